@@ -1,0 +1,330 @@
+"""The engine's configuration: what the user asked for, and what it resolves to on this model and machine.
+
+`resolve` is pure: it turns every "auto" into a value and keeps the reason for each, so that `show`, `bench` and an
+error about memory all print the same sum. Knows no torch and reads no file; `engine/build.py` gathers the facts.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llmcli.errors import DoesNotFitError, UsageError, quote
+
+GIB = 1 << 30
+MIB = 1 << 20
+BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
+AUTO_CPU_KV_SHARE = 0.5  # of the memory that is free once the weights are in: a laptop has other work to do
+AUTO_KV_SEQUENCES = 16  # auto takes no more than this many sequences of the full length ...
+AUTO_KV_BYTES = 4 * GIB  # ... or this much, whichever is more
+FULL_LENGTH_MARGIN_BLOCKS = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What the user asked for. None, or "auto", leaves a choice to `resolve`.
+
+    Args:
+        dtype: "auto", "float32", "bfloat16" or "float16": activations, KV cache and dense weights.
+        device: "auto" or "cpu".
+        kernels: name of the kernel set, or "auto".
+        max_model_len: most tokens of one sequence, prompt and output together.
+        max_num_seqs: most sequences that run at once.
+        max_num_batched_tokens: token budget of one step (chunked prefill).
+        block_size: tokens per block of the KV cache.
+        kv_cache_memory: bytes of the KV cache.
+        gpu_memory_utilization: share of a GPU's memory that weights and KV cache may take.
+        enable_prefix_caching: keep and reuse the blocks of finished prompts.
+        num_threads: CPU threads; None is one per core that the process may use.
+        seed: root of the seeds drawn for requests that give none; None draws from the system.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"
+    kernels: str = "auto"
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 512
+    block_size: int = 16
+    kv_cache_memory: int | None = None
+    gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
+    enable_prefix_caching: bool = True
+    num_threads: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype != "auto" and self.dtype not in DTYPES:
+            raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {quote(self.dtype)}")
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(f"--device must be auto or cpu, got {quote(self.device)}")
+        if self.block_size not in BLOCK_SIZES:
+            raise UsageError(
+                f"--block-size must be one of {', '.join(map(str, BLOCK_SIZES))}, got {quote(self.block_size)}"
+            )
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_threads", "kv_cache_memory"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, got {quote(value)}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise UsageError(f"--gpu-memory-utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}")
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any]) -> "EngineConfig":
+        """Build from keyword options; an unknown name is a UsageError with the nearest one."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        for name in options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                raise UsageError(
+                    f"unknown engine option {quote(name)}",
+                    fix=f"did you mean {near[0]}?" if near else f"known options: {', '.join(names)}",
+                )
+        return cls(**options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What `resolve` needs to know of a model: sizes from config.json and the safetensors headers.
+
+    Attributes:
+        num_layers, num_kv_heads, head_dim: of the KV cache.
+        max_position: the context the model was made for, in tokens (rope scaling included).
+        dense_parameters: number of weights that are kept in the engine's dtype (embeddings, norms, dense layers).
+        quantized_bytes: bytes of the packed int4 layers, scales and zeros included.
+        checkpoint_dtype: dtype that the checkpoint's dense tensors have.
+        hidden_size, vocab_size: for the workspace of a step.
+        quantization: "awq" or None.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    max_position: int
+    dense_parameters: int
+    quantized_bytes: int
+    checkpoint_dtype: str
+    hidden_size: int
+    vocab_size: int
+    quantization: str | None = None
+
+    def weight_bytes(self, dtype: str) -> int:
+        """Bytes of all weights in memory when dense ones are held in `dtype`."""
+        return self.dense_parameters * DTYPES[dtype] + self.quantized_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareFacts:
+    """What `resolve` needs to know of the machine.
+
+    Attributes:
+        device: "cpu".
+        total_memory, free_memory: bytes, cgroup limit considered; free before the weights are loaded.
+        num_cores: cores that this process may use.
+        fast_bfloat16: whether bfloat16 matmul is faster than float32.
+    """
+
+    device: str
+    total_memory: int
+    free_memory: int
+    num_cores: int
+    fast_bfloat16: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedConfig:
+    """Every value in force, and why. Bytes are bytes; lengths are tokens."""
+
+    dtype: str
+    device: str
+    kernels: str
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    num_blocks: int
+    enable_prefix_caching: bool
+    num_threads: int
+    seed: int | None
+    weight_bytes: int
+    workspace_bytes: int
+    kv_bytes_per_token: int
+    reasons: Mapping[str, str]
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.num_blocks * self.block_size * self.kv_bytes_per_token
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+    def memory_sum(self) -> str:
+        """The plan in one line: weights + workspace + KV cache = total."""
+        total = self.weight_bytes + self.workspace_bytes + self.kv_bytes
+        return (
+            f"weights {human_bytes(self.weight_bytes)} + workspace {human_bytes(self.workspace_bytes)}"
+            f" + KV cache {human_bytes(self.kv_bytes)} ({self.kv_tokens:,} tokens) = {human_bytes(total)}"
+        )
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> '1.5 KiB'; binary units, one decimal below 100."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def parse_number(text: str) -> int:
+    """A human number of tokens or bytes: 8k is 8000, 8K is 8192, 1.5G, 512MiB, 2GB (decimal), 4096.
+
+    Raises:
+        ValueError: not such a number.
+    """
+    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    clean = text.strip().replace("_", "").replace(",", "")
+    number, suffix = clean, ""
+    for end in ("KiB", "MiB", "GiB"):
+        if clean.endswith(end):
+            number, suffix = clean[:-3], end[0]
+    for end in ("KB", "MB", "GB"):
+        if clean.endswith(end):
+            number, suffix = clean[:-2], end[0].lower()
+    if not suffix and clean[-1:] in units and clean[-1:]:
+        number, suffix = clean[:-1], clean[-1]
+    value = float(number) * units[suffix]
+    if not 0 <= value < 2**63 or value != int(value):
+        raise ValueError(f"not a whole number: {text!r}")
+    return int(value)
+
+
+def kv_bytes_per_token(model: ModelFacts, dtype: str) -> int:
+    """Bytes of keys and values of one position over all layers."""
+    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * DTYPES[dtype]
+
+
+def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> ResolvedConfig:
+    """Turn every auto into a value.
+
+    Raises:
+        DoesNotFitError: weights, workspace and the KV cache of one sequence need more memory than there is.
+        UsageError: max_model_len is beyond what the model was made for.
+    """
+    reasons: dict[str, str] = {}
+    dtype = _resolve_dtype(config, model, hardware, reasons)
+    per_token = kv_bytes_per_token(model, dtype)
+    workspace = _workspace_bytes(config, model)
+    if config.max_model_len is not None and config.max_model_len > model.max_position:
+        raise UsageError(
+            f"--max-model-len {config.max_model_len} is beyond the model's {model.max_position} positions",
+            fix=f"use --max-model-len {model.max_position} or less",
+        )
+
+    weights = model.weight_bytes(dtype)
+    kv_budget = _kv_budget(config, model, hardware, weights, workspace, per_token, reasons)
+    num_blocks = kv_budget // (config.block_size * per_token)
+    fits = (num_blocks - FULL_LENGTH_MARGIN_BLOCKS) * config.block_size
+    max_model_len = _resolve_max_model_len(config, model, hardware, fits, per_token, weights, workspace, reasons)
+    threads = config.num_threads or hardware.num_cores
+    reasons["num_threads"] = "option" if config.num_threads else "cores that the process may use"
+    return ResolvedConfig(
+        dtype=dtype,
+        device=hardware.device,
+        kernels=config.kernels,
+        max_model_len=max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        block_size=config.block_size,
+        num_blocks=num_blocks,
+        enable_prefix_caching=config.enable_prefix_caching,
+        num_threads=threads,
+        seed=config.seed,
+        weight_bytes=weights,
+        workspace_bytes=workspace,
+        kv_bytes_per_token=per_token,
+        reasons=reasons,
+    )
+
+
+def _resolve_dtype(
+    config: EngineConfig, model: ModelFacts, hardware: HardwareFacts, reasons: dict[str, str]
+) -> str:
+    if config.dtype != "auto":
+        reasons["dtype"] = "option"
+        return config.dtype
+    if model.checkpoint_dtype == "float32":
+        reasons["dtype"] = "the checkpoint's"
+        return "float32"
+    if hardware.fast_bfloat16:
+        reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU is fast in bfloat16"
+        return "bfloat16"
+    reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU has no fast 16-bit arithmetic"
+    return "float32"
+
+
+def _workspace_bytes(config: EngineConfig, model: ModelFacts) -> int:
+    """Activations of the largest step: a few hidden-size rows per token, and fp32 logits per sequence."""
+    rows = config.max_num_batched_tokens
+    return rows * model.hidden_size * 4 * 16 + min(rows, config.max_num_seqs) * model.vocab_size * 4 * 3
+
+
+def _kv_budget(
+    config: EngineConfig,
+    model: ModelFacts,
+    hardware: HardwareFacts,
+    weights: int,
+    workspace: int,
+    per_token: int,
+    reasons: dict[str, str],
+) -> int:
+    """Bytes that the KV cache may take."""
+    if config.kv_cache_memory is not None:
+        reasons["num_blocks"] = "--kv-cache-memory"
+        return config.kv_cache_memory
+    free = hardware.free_memory - weights - workspace
+    if free <= 0:
+        need = weights + workspace
+        raise DoesNotFitError(
+            f"the model does not fit: weights {human_bytes(weights)} + workspace {human_bytes(workspace)}"
+            f" = {human_bytes(need)}, free memory {human_bytes(hardware.free_memory)}",
+            fix="close other programs, or choose a smaller or a quantized (AWQ) model",
+        )
+    length = min(config.max_model_len or model.max_position, model.max_position)
+    wanted = max(AUTO_KV_BYTES, length * AUTO_KV_SEQUENCES * per_token)
+    budget = min(int(free * AUTO_CPU_KV_SHARE), wanted, config.max_num_seqs * (length + config.block_size) * per_token)
+    reasons["num_blocks"] = f"from {human_bytes(free)} free after the weights"
+    return budget
+
+
+def _resolve_max_model_len(
+    config: EngineConfig,
+    model: ModelFacts,
+    hardware: HardwareFacts,
+    fits: int,
+    per_token: int,
+    weights: int,
+    workspace: int,
+    reasons: dict[str, str],
+) -> int:
+    wanted = config.max_model_len
+    if wanted is None:
+        reasons["max_model_len"] = "the model's" if fits >= model.max_position else "the longest that fits"
+        wanted = min(model.max_position, fits)
+        least = 2 * config.block_size
+    else:
+        reasons["max_model_len"] = "option"
+        least = wanted
+    if fits < min(least, model.max_position) or wanted < 1:
+        need = (least + FULL_LENGTH_MARGIN_BLOCKS * config.block_size) * per_token
+        have = max(0, fits + FULL_LENGTH_MARGIN_BLOCKS * config.block_size) * per_token
+        raise DoesNotFitError(
+            f"the KV cache does not fit: {least:,} tokens need {human_bytes(need)}, there is room for {human_bytes(have)}",
+            why=f"weights {human_bytes(weights)} + workspace {human_bytes(workspace)}"
+            f" of {human_bytes(hardware.free_memory)} free; {human_bytes(per_token)} per token",
+            fix=f"use --max-model-len {max(fits, 0)}" if fits >= 2 * config.block_size else "use more --kv-cache-memory",
+        )
+    return wanted

@@ -1,0 +1,114 @@
+"""The one wiring place: from a model's folder and a config to an engine that runs."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmcli.config import EngineConfig, ResolvedConfig, human_bytes, resolve
+from llmcli.engine.engine import Engine
+from llmcli.errors import CheckpointError, UsageError
+from llmcli.hardware import read_hardware_facts
+from llmcli.hub.models import LocalModel
+from llmcli.model.facts import read_model_facts
+from llmcli.model.generation_config import read_generation_config
+from llmcli.model.spec import ModelSpec, read_model_spec
+from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
+from llmcli.text.tokenizer import Tokenizer, load_tokenizer
+
+Report = Callable[[str], None]
+
+
+def build_engine(model: LocalModel, config: EngineConfig, *, on_phase: Report | None = None) -> Engine:
+    """Load a model.
+
+    Args:
+        on_phase: called with one line for each phase that is done, and for warnings.
+
+    Raises:
+        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit.
+        UsageError: a value of the config does not suit the model.
+    """
+    report = on_phase or _silent
+    started = time.monotonic()
+    spec = read_model_spec(model.path)
+    resolved = resolve(config, read_model_facts(model.path, spec), read_hardware_facts())
+    tokenizer = load_tokenizer(model.path)
+    defaults, eos_ids, warnings = read_generation_config(model.path, spec)
+    for warning in warnings:
+        report(warning)
+    eos_ids = eos_ids or (() if tokenizer.eos_id is None else (tokenizer.eos_id,))
+    _check_vocabulary(model, spec, tokenizer, eos_ids)
+    report(f"read {model.name}: {_describe(spec)} in {time.monotonic() - started:.1f} s")
+
+    runner = _build_runner(model, spec, resolved, report)
+    scheduler = Scheduler(
+        SchedulerConfig(
+            num_blocks=resolved.num_blocks,
+            block_size=resolved.block_size,
+            max_num_seqs=resolved.max_num_seqs,
+            max_num_batched_tokens=resolved.max_num_batched_tokens,
+            max_model_len=resolved.max_model_len,
+            enable_prefix_caching=resolved.enable_prefix_caching,
+        )
+    )
+    report(f"memory: {resolved.memory_sum()}; context {resolved.max_model_len:,} tokens")
+    return Engine(
+        model=model,
+        spec=spec,
+        config=resolved,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        runner=runner,
+        generation_defaults=defaults,
+        eos_ids=frozenset(eos_ids),
+    )
+
+
+def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> Any:
+    started = time.monotonic()
+    import torch
+
+    from llmcli.model.decoder import Decoder
+    from llmcli.model.rope import build_cos_sin
+    from llmcli.model.weights import load_weights
+    from llmcli.runtime.kv_memory import allocate_kv_cache
+    from llmcli.runtime.runner import Runner
+    from llmcli_kernels import select
+
+    torch.set_num_threads(config.num_threads)
+    try:
+        kernels = select(config.device, config.kernels)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    imported = time.monotonic()
+    weights = load_weights(model.path, spec, kernels, getattr(torch, config.dtype))
+    elapsed = time.monotonic() - imported
+    report(
+        f"loaded {human_bytes(config.weight_bytes)} of weights as {config.dtype} for the {kernels.name} kernels"
+        f" in {elapsed:.1f} s (torch {imported - started:.1f} s)"
+    )
+    decoder = Decoder(spec, weights, kernels, build_cos_sin(spec.rope, config.max_model_len))
+    return Runner(decoder, allocate_kv_cache(config, spec), config.block_size)
+
+
+def _check_vocabulary(
+    model: LocalModel, spec: ModelSpec, tokenizer: Tokenizer, eos_ids: tuple[int, ...] | Mapping[int, Any]
+) -> None:
+    if tokenizer.vocab_size > spec.vocab_size:
+        raise CheckpointError(
+            f"{model.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model {spec.vocab_size} (vocab_size)"
+        )
+    if not eos_ids:
+        raise CheckpointError(
+            f"{model.path} names no end-of-sequence token",
+            fix="set eos_token_id in config.json or generation_config.json",
+        )
+
+
+def _describe(spec: ModelSpec) -> str:
+    kind = "dense" if spec.quantization is None else f"AWQ 4-bit, group {spec.quantization.group_size}"
+    return f"{spec.architecture}, {spec.num_layers} layers, {kind}"
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,73 @@
+"""What this machine offers: memory and cores that this process may use, and what its CPU is fast at.
+
+Read from the operating system on request, never at import. Knows no torch: `engine/build.py` and `show` call it.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from llmcli.config import HardwareFacts
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def read_hardware_facts() -> HardwareFacts:
+    """Look at the machine now; free memory changes from call to call."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total, free = memory.total, memory.available
+    limit, used = _cgroup_memory()
+    if limit is not None:
+        total, free = min(total, limit), min(free, limit - used)
+    return HardwareFacts(
+        device="cpu",
+        total_memory=total,
+        free_memory=max(free, 0),
+        num_cores=_num_cores(),
+        fast_bfloat16=_has_fast_bfloat16(),
+    )
+
+
+def _cgroup_memory() -> tuple[int | None, int]:
+    """Limit and use of the container's memory, in bytes; (None, 0) without a limit."""
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = (CGROUP / "memory.current").read_text().strip()
+        cache = 0
+        for line in (CGROUP / "memory.stat").read_text().splitlines():
+            name, value = line.split()
+            if name == "inactive_file":  # page cache that the kernel gives back on demand
+                cache = int(value)
+        return (None, 0) if limit == "max" else (int(limit), max(0, int(used) - cache))
+    except (OSError, ValueError):
+        return None, 0
+
+
+def _num_cores() -> int:
+    """Physical cores among those of the affinity mask, no more than the container's quota."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or allowed
+    cores = min(allowed, physical)
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def _has_fast_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, or Arm's bf16)."""
+    if platform.system() != "Linux":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    line = next((ln for ln in flags.splitlines() if ln.startswith(("flags", "Features"))), "")
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(line.split()))

@@ -1,0 +1,83 @@
+"""Linear layers of the decoder: dense, int4, or several of them side by side.
+
+A layer hides its weight format from the decoder; q/k/v and gate/up are merged into one where their formats agree.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llmcli_kernels import KernelSet
+from llmcli_kernels.int4_linear import Int4Weight, PackedInt4
+
+
+class Linear(Protocol):
+    """x [T, K] -> [T, N] in x's dtype."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class DenseLinear:
+    """weight [N, K], bias [N] or None, both in the activations' dtype."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Int4Linear:
+    """Weights packed by the kernel set for activations of one dtype; bias [N] in that dtype or None."""
+
+    def __init__(self, kernels: KernelSet, packed: PackedInt4, bias: Tensor | None) -> None:
+        self.kernels = kernels
+        self.packed = packed
+        self.bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.kernels.int4_linear(x, self.packed, self.bias)
+
+
+class ConcatLinear:
+    """Layers of different formats whose outputs stand side by side."""
+
+    def __init__(self, parts: Sequence[Linear]) -> None:
+        self.parts = tuple(parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self.parts], dim=-1)
+
+
+def merge(
+    weights: Sequence[Tensor | Int4Weight], biases: Sequence[Tensor | None], kernels: KernelSet, dtype: torch.dtype
+) -> Linear:
+    """One layer for several matrices that share their input, in order.
+
+    Args:
+        weights: dense [N_i, K] tensors or Int4Weights.
+        biases: one for each weight, [N_i] or None.
+    """
+    if all(isinstance(weight, Int4Weight) for weight in weights):
+        int4 = [weight for weight in weights if isinstance(weight, Int4Weight)]
+        if len({weight.group_size for weight in int4}) == 1:
+            whole = int4[0] if len(int4) == 1 else Int4Weight.cat(int4)
+            return Int4Linear(kernels, kernels.pack_int4(whole, dtype), _merge_biases(weights, biases, dtype))
+    elif all(isinstance(weight, Tensor) for weight in weights):
+        dense = [weight for weight in weights if isinstance(weight, Tensor)]
+        whole_dense = dense[0] if len(dense) == 1 else torch.cat(dense)
+        return DenseLinear(whole_dense, _merge_biases(weights, biases, dtype))
+    return ConcatLinear([merge([w], [b], kernels, dtype) for w, b in zip(weights, biases, strict=True)])
+
+
+def _merge_biases(
+    weights: Sequence[Tensor | Int4Weight], biases: Sequence[Tensor | None], dtype: torch.dtype
+) -> Tensor | None:
+    if all(bias is None for bias in biases):
+        return None
+    sizes = [w.N if isinstance(w, Int4Weight) else w.shape[0] for w in weights]
+    return torch.cat([torch.zeros(n, dtype=dtype) if b is None else b for n, b in zip(sizes, biases, strict=True)])

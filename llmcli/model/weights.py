@@ -1,0 +1,191 @@
+"""From a model's folder to the decoder's weights: mapped, checked and converted tensor by tensor.
+
+Peak memory stays near the size of the model, because one layer at a time is read, merged and repacked.
+Every tensor must have the shape that config.json implies and every tensor of the file must be used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from llmcli.errors import CheckpointError, UnsupportedModelError, quote
+from llmcli.model.checkpoint import AGAIN, TensorInfo, read_checkpoint
+from llmcli.model.formats import awq
+from llmcli.model.linear import DenseLinear, Linear, merge
+from llmcli.model.spec import ModelSpec
+from llmcli_kernels import KernelSet
+from llmcli_kernels.int4_linear import Int4Weight
+
+DENSE_DTYPES = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer. Norm weights are [hidden_size], or [head_dim] for q_norm and k_norm."""
+
+    input_norm: Tensor
+    qkv: Linear
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    o: Linear
+    post_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderWeights:
+    """All of them. embedding is [vocab_size, hidden_size]; lm_head shares it when the model ties them."""
+
+    embedding: Tensor
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    lm_head: Linear
+
+
+def load_weights(
+    folder: Path,
+    spec: ModelSpec,
+    kernels: KernelSet,
+    dtype: torch.dtype,
+    on_layer: Callable[[int, int], None] | None = None,
+) -> DecoderWeights:
+    """Read all weights.
+
+    Args:
+        dtype: dense weights are converted to it; int4 ones are packed for activations of it.
+        on_layer: called with (layers done, layers in all).
+
+    Raises:
+        CheckpointError: a tensor is missing, unused, damaged or has another shape; names and shapes are given.
+        UnsupportedModelError: a tensor has a dtype that is not read.
+    """
+    with _Reader(folder, spec, kernels, dtype) as reader:
+        embedding = reader.dense(reader.embedding_name(), (spec.vocab_size, spec.hidden_size))
+        layers = []
+        for index in range(spec.num_layers):
+            layers.append(_load_layer(reader, spec, f"model.layers.{index}."))
+            if on_layer is not None:
+                on_layer(index + 1, spec.num_layers)
+        norm = reader.dense("model.norm.weight", (spec.hidden_size,))
+        if spec.tie_word_embeddings:
+            lm_head: Linear = DenseLinear(embedding, None)
+        else:
+            lm_head = reader.linear("", ("lm_head",), (spec.vocab_size,), spec.hidden_size, False)
+        reader.check_all_used()
+    return DecoderWeights(embedding, tuple(layers), norm, lm_head)
+
+
+def _load_layer(reader: "_Reader", spec: ModelSpec, prefix: str) -> LayerWeights:
+    hidden, inner = spec.hidden_size, spec.intermediate_size
+    q, kv = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    attention, mlp = prefix + "self_attn.", prefix + "mlp."
+    return LayerWeights(
+        input_norm=reader.dense(prefix + "input_layernorm.weight", (hidden,)),
+        qkv=reader.linear(attention, ("q_proj", "k_proj", "v_proj"), (q, kv, kv), hidden, spec.qkv_bias),
+        q_norm=reader.dense(attention + "q_norm.weight", (spec.head_dim,)) if spec.qk_norm else None,
+        k_norm=reader.dense(attention + "k_norm.weight", (spec.head_dim,)) if spec.qk_norm else None,
+        o=reader.linear(attention, ("o_proj",), (hidden,), q, spec.o_bias),
+        post_norm=reader.dense(prefix + "post_attention_layernorm.weight", (hidden,)),
+        gate_up=reader.linear(mlp, ("gate_proj", "up_proj"), (inner, inner), hidden, spec.mlp_bias),
+        down=reader.linear(mlp, ("down_proj",), (hidden,), inner, spec.mlp_bias),
+    )
+
+
+class _Reader:
+    """Takes tensors out of the mapped files by name, and knows in the end which were never asked for."""
+
+    def __init__(self, folder: Path, spec: ModelSpec, kernels: KernelSet, dtype: torch.dtype) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.kernels = kernels
+        self.dtype = dtype
+        self.tensors = dict(read_checkpoint(folder))
+        self.used: set[str] = set()
+        self.files: dict[Path, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files.values():
+            file.__exit__(None, None, None)
+
+    def dense(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of the given shape, converted to the engine's dtype; always a copy that owns its memory."""
+        info = self._info(name, shape)
+        if info.dtype not in DENSE_DTYPES:
+            raise UnsupportedModelError(
+                f"tensor {name} in {info.file} has dtype {info.dtype}", fix=f"supported: {', '.join(DENSE_DTYPES)}"
+            )
+        return self._take(name).to(self.dtype, copy=True)
+
+    def embedding_name(self) -> str:
+        """A tied matrix may be stored under either of its names, or under both."""
+        name = "model.embed_tokens.weight"
+        return "lm_head.weight" if self.spec.tie_word_embeddings and name not in self.tensors else name
+
+    def linear(self, prefix: str, names: tuple[str, ...], sizes: tuple[int, ...], k: int, has_bias: bool) -> Linear:
+        """One layer from the named matrices, each with sizes[i] outputs and k inputs."""
+        weights = [self._matrix(prefix + name, n, k) for name, n in zip(names, sizes, strict=True)]
+        biases = [
+            self.dense(f"{prefix}{name}.bias", (n,)) if has_bias else None for name, n in zip(names, sizes, strict=True)
+        ]
+        return merge(weights, biases, self.kernels, self.dtype)
+
+    def check_all_used(self) -> None:
+        ignored = {"lm_head.weight"} if self.spec.tie_word_embeddings else set()
+        extra = sorted(
+            name for name in self.tensors.keys() - self.used - ignored if not name.endswith("rotary_emb.inv_freq")
+        )
+        if extra:
+            shown = ", ".join(f"{name} {list(self.tensors[name].shape)}" for name in extra[:5])
+            raise CheckpointError(
+                f"{self.folder} has {len(extra)} tensors that a {self.spec.architecture} has no place for: {quote(shown)}"
+            )
+
+    def _matrix(self, name: str, n: int, k: int) -> Tensor | Int4Weight:
+        quantization = self.spec.quantization
+        if quantization is None or f"{name}.qweight" not in self.tensors:
+            return self.dense(f"{name}.weight", (n, k))
+        if any(skipped in name for skipped in quantization.modules_to_not_convert):
+            raise CheckpointError(f"{name} is quantized, but config.json lists it in modules_to_not_convert")
+        group = k if quantization.group_size == -1 else quantization.group_size
+        if k % group or n % 8 or k % 8:
+            raise CheckpointError(f"{name} of {n} x {k} can not be AWQ with group size {group}: sizes do not divide")
+        shapes = awq.expected_shapes(quantization.version, n, k, group)
+        for part, dtype in (("qweight", "I32"), ("qzeros", "I32"), ("scales", "F16")):
+            if part == "qzeros" and not quantization.zero_point and f"{name}.qzeros" not in self.tensors:
+                continue
+            info = self._info(f"{name}.{part}", shapes[part])
+            if info.dtype != dtype:
+                raise CheckpointError(f"tensor {name}.{part} in {info.file} has dtype {info.dtype}, expected {dtype}")
+        qzeros = self._take(f"{name}.qzeros") if f"{name}.qzeros" in self.tensors else None
+        scales = self._take(f"{name}.scales")
+        if not torch.isfinite(scales).all():
+            raise CheckpointError(f"tensor {name}.scales in {self.tensors[f'{name}.scales'].file} has NaN or infinity")
+        normalise = awq.from_gemm if quantization.version == "gemm" else awq.from_gemv
+        return normalise(self._take(f"{name}.qweight"), qzeros, scales, group)
+
+    def _info(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(f"{self.folder} lacks tensor {name} of shape {list(shape)}", fix=AGAIN)
+        if info.shape != shape:
+            raise CheckpointError(
+                f"tensor {name} in {info.file} has shape {list(info.shape)}, config.json implies {list(shape)}"
+            )
+        return info
+
+    def _take(self, name: str) -> Tensor:
+        self.used.add(name)
+        file = self.tensors[name].file
+        if file not in self.files:
+            self.files[file] = safe_open(str(file), framework="pt").__enter__()
+        tensor: Tensor = self.files[file].get_tensor(name)
+        return tensor

@@ -1,0 +1,86 @@
+"""From logits to the next tokens: penalties and bans, the sampling kernel, log-probabilities.
+
+Random numbers depend on (seed, output position, choice) alone, so that a result does not depend on the batch.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llmcli.outputs import Logprob, TokenLogprobs
+from llmcli.scheduler.step import SampledToken, SampleSpec
+from llmcli_kernels import KernelSet
+from llmcli_kernels.sampling import SamplingBatch
+
+
+def sample(logits: Tensor, specs: Sequence[SampleSpec], seq_ids: Sequence[int], kernels: KernelSet) -> list[SampledToken]:
+    """Draw one token for each row of logits [R, vocab_size] float32; the rows are changed in place."""
+    wants_logprobs = [i for i, spec in enumerate(specs) if spec.params.logprobs is not None]
+    raw = {i: torch.log_softmax(logits[i], dim=-1) for i in wants_logprobs}
+    for row, spec in zip(logits, specs, strict=True):
+        _adjust(row, spec)
+    ids, finite = kernels.sample(logits, _sampling_batch(specs))
+    tokens = zip(seq_ids, ids.tolist(), finite.tolist(), strict=True)
+    return [
+        SampledToken(
+            seq_id,
+            token_id,
+            _logprobs(raw[i], token_id, specs[i].params.logprobs or 0) if i in raw and ok else None,
+            ok,
+        )
+        for i, (seq_id, token_id, ok) in enumerate(tokens)
+    ]
+
+
+def uniform(seed: int, position: int, choice: int) -> float:
+    """A number in [0, 1) that depends on its three keys only: 53 bits of BLAKE2b."""
+    digest = hashlib.blake2b(struct.pack("<QQQ", seed, position, choice), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+def _sampling_batch(specs: Sequence[SampleSpec]) -> SamplingBatch:
+    params = [spec.params for spec in specs]
+    return SamplingBatch(
+        temperature=torch.tensor([p.temperature for p in params], dtype=torch.float32),
+        top_k=torch.tensor([p.top_k for p in params], dtype=torch.int64),
+        top_p=torch.tensor([p.top_p for p in params], dtype=torch.float32),
+        min_p=torch.tensor([p.min_p for p in params], dtype=torch.float32),
+        uniforms=torch.tensor(
+            [0.0 if s.params.greedy else uniform(s.seed, s.position, s.choice) for s in specs], dtype=torch.float64
+        ),
+    )
+
+
+def _adjust(row: Tensor, spec: SampleSpec) -> None:
+    """Apply penalties, biases and bans to one row [vocab_size] in place."""
+    params = spec.params
+    if params.uses_history:
+        _penalise(row, spec)
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), dtype=torch.int64)
+        row.index_add_(0, ids, torch.tensor(list(params.logit_bias.values()), dtype=row.dtype))
+    if spec.banned_ids:
+        row[list(spec.banned_ids)] = -torch.inf
+
+
+def _penalise(row: Tensor, spec: SampleSpec) -> None:
+    params = spec.params
+    if params.repetition_penalty != 1.0:
+        seen = torch.tensor(sorted({*spec.prompt_ids, *spec.output_ids}), dtype=torch.int64)
+        values = row[seen]
+        row[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+    if (params.frequency_penalty or params.presence_penalty) and spec.output_ids:
+        ids, counts = torch.tensor(spec.output_ids, dtype=torch.int64).unique(return_counts=True)
+        row[ids] -= params.frequency_penalty * counts + params.presence_penalty
+
+
+def _logprobs(row: Tensor, token_id: int, count: int) -> TokenLogprobs:
+    """The sampled token's and the `count` best log-probabilities of a row [vocab_size]."""
+    value = row[token_id]
+    sampled = Logprob(token_id, float(value), int((row > value).sum()) + 1)
+    values, ids = row.topk(min(count, len(row)))
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    return TokenLogprobs(sampled, tuple(Logprob(i, v, rank) for rank, (i, v) in enumerate(pairs, 1)))
