@@ -1,0 +1,197 @@
+"""The batch job: requests of a prompt file through one engine, each result written as soon as it is there.
+
+Keeps a bounded number of requests in the engine and steps it until all are done, so memory does not grow
+with the file. Knows neither options nor signals: `cli/run.py` makes the parts and says when to stop.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmcli.errors import EngineError, LLMCliError, RequestError
+from llmcli.jobs.batch_input import BadLine
+from llmcli.jobs.batch_output import OrderedRecords
+from llmcli.jobs.batch_progress import BatchCounts, BatchProgress
+from llmcli.jobs.batch_prompts import PromptEncoder
+from llmcli.jobs.batch_records import Failure, RecordStyle, Result, format_result
+from llmcli.jobs.batch_requests import BatchRequest
+from llmcli.outputs import CompletionOutput, RequestOutput, TokenEvent
+from llmcli.sampling import MAX_SEED
+
+if TYPE_CHECKING:
+    from llmcli.engine.engine import Engine
+
+DRAIN_S = 30.0
+HELD_PER_INFLIGHT = 16  # with `ordered`, so many finished records may wait for one slow request
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How a batch runs.
+
+    Attributes:
+        sampling: fields given as flags; a line's own are laid over them.
+        max_inflight: most requests in the engine, running and waiting.
+        ordered: write results in the order of the input.
+    """
+
+    max_inflight: int
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    ordered: bool = False
+    style: RecordStyle = field(default_factory=RecordStyle)
+
+
+@dataclass(slots=True)
+class StopSignal:
+    """Set from a signal handler: no request is admitted any more, and what has begun may finish."""
+
+    requested: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request in the engine."""
+
+    request: BatchRequest
+    output: RequestOutput
+    seed: int | None
+    begun: bool = False
+
+
+class BatchRun:
+    """One pass over the requests. `run` is called once.
+
+    Args:
+        engine: owned by the caller.
+        requests: in the order of the file; read only as far as there is room.
+        encoder: turns a request into token ids.
+        write: takes the bytes of one record.
+        progress: is told of every step.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        requests: Iterator[BatchRequest | BadLine],
+        encoder: PromptEncoder,
+        write: Callable[[bytes], None],
+        options: BatchOptions,
+        progress: BatchProgress,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._requests = requests
+        self._encoder = encoder
+        self._write_record = write
+        self._options = options
+        self._progress = progress
+        self._clock = clock
+        self._ordered = OrderedRecords(write) if options.ordered else None
+        self._open: dict[str, _Open] = {}
+        self._random = random.SystemRandom()
+
+    def run(self, counts: BatchCounts, stop: StopSignal) -> None:
+        """Serve all requests, or those that have begun when `stop` is set, for at most 30 s.
+
+        Requests that were stopped leave no record. `counts` is kept up to date, also when this raises.
+
+        Raises:
+            OutputError, BrokenPipeError: a record could not be written.
+            EngineError: the engine died; what was in it leaves no record.
+        """
+        deadline: float | None = None
+        while True:
+            if stop.requested and deadline is None:
+                deadline = self._clock() + DRAIN_S
+                counts.interrupted = True
+                self._drop_waiting()
+            if deadline is None:
+                self._admit(counts, stop)
+            elif self._clock() > deadline:
+                self._drop(list(self._open))
+            if not self._open:
+                break
+            for event in self._engine.step():
+                self._apply(event, counts)
+            self._progress.update(counts, self._engine.stats)
+        if self._ordered is not None:
+            self._ordered.flush()
+
+    def _admit(self, counts: BatchCounts, stop: StopSignal) -> None:
+        limit = self._options.max_inflight
+        while len(self._open) < limit and not stop.requested:
+            if self._ordered is not None and len(self._ordered) >= HELD_PER_INFLIGHT * limit and self._open:
+                return
+            request = next(self._requests, None)
+            if request is None:
+                return
+            if isinstance(request, BadLine):
+                failure = Failure("invalid_line", request.message, request.param)
+                self._finish(Result(request, failure=failure), counts)
+            else:
+                self._add(request, counts)
+
+    def _add(self, request: BatchRequest, counts: BatchCounts) -> None:
+        try:
+            params = self._engine.default_params(**{**self._options.sampling, **request.sampling})
+            if params.seed is None and not params.greedy:
+                params = params.replace(seed=self._random.randint(0, MAX_SEED))
+            prompt_ids = self._encoder.encode(request)
+            request_id = self._engine.add(prompt_ids, params, request_id=str(request.index))
+        except EngineError:
+            raise
+        except LLMCliError as error:
+            param = error.param if isinstance(error, RequestError) else None
+            failure = Failure("invalid_request", str(error).replace("\n", "; "), param, status=400)
+            self._finish(Result(request, failure=failure), counts)
+            return
+        outputs = [CompletionOutput(i) for i in range(params.n)]
+        self._open[request_id] = _Open(
+            request, RequestOutput(request_id, None, prompt_ids, outputs), params.seed
+        )
+
+    def _apply(self, event: TokenEvent, counts: BatchCounts) -> None:
+        entry = self._open.get(event.request_id)
+        if entry is None:  # one that was dropped
+            return
+        entry.begun = True
+        entry.output.apply(event)
+        if not entry.output.finished:
+            return
+        del self._open[event.request_id]
+        self._finish(Result(entry.request, entry.output, _failure(entry.output), entry.seed), counts)
+
+    def _finish(self, result: Result, counts: BatchCounts) -> None:
+        record = format_result(result, self._options.style)
+        if self._ordered is not None:
+            self._ordered.add(result.request.index, record)
+        else:
+            self._write_record(record)
+        counts.add(result)
+
+    def _drop_waiting(self) -> None:
+        """Give up what has produced nothing yet, so that only begun answers are waited for."""
+        waiting = [request_id for request_id, entry in self._open.items() if not entry.begun]
+        self._drop(waiting)
+        if self._open:
+            self._progress.say(
+                f"interrupted: {len(self._open)} running requests may finish, for at most {DRAIN_S:.0f} s;"
+                " Ctrl-C again stops now"
+            )
+
+    def _drop(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            self._engine.abort(request_id)
+            del self._open[request_id]
+
+
+def _failure(output: RequestOutput) -> Failure | None:
+    for choice in output.outputs:
+        if choice.finish_reason == "error" or choice.error is not None:
+            return Failure("generation_failed", choice.error or "the engine gave no reason", status=500)
+        if choice.finish_reason == "abort":
+            return Failure("generation_failed", "the engine aborted the request", status=500)
+    return None

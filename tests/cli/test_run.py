@@ -1,0 +1,253 @@
+"""`llmcli run` from the outside: what is refused before a model is loaded, and how a run ends."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from llmcli.cli.app import run_command_line
+from llmcli.cli.run import BatchJob, PromptOptions, ResultOptions
+from llmcli.errors import ItemsFailedError, UsageError
+from llmcli.hub.models import LocalModel
+from llmcli.jobs.batch import BatchOptions
+from llmcli.jobs.batch_input import PromptFile
+from llmcli.jobs.batch_progress import BatchProgress
+from llmcli.jobs.batch_requests import LineRules
+from llmcli.ui.console import stderr_console
+from tests.jobs.fake_engine import ByteTokenizer, FakeEngine
+
+MODEL = LocalModel("org/name", Path("unused"), "abc", "hub")
+STORIES = Path(__file__).parents[2].parent / "shared" / "data" / "models" / "stories260K"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a good prompt file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "hi"}\n')
+    return tmp_path
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of a command line that exits with 2."""
+    code = run_command_line(["run", *arguments])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, ""), err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["missing.jsonl"], "no such file: missing.jsonl", id="C1"),
+        pytest.param(["."], "is a folder", id="C2 folder"),
+        pytest.param(["fifo"], "is not a regular file", id="C2 FIFO"),
+        pytest.param(["in.jsonl", "-o", "in.jsonl"], "is the input file", id="C3"),
+        pytest.param(["in.jsonl", "-o", "link", "--overwrite"], "is the input file", id="C3 link"),
+        pytest.param(["in.jsonl", "-o", "old.jsonl"], "old.jsonl exists", id="C4"),
+        pytest.param(["in.jsonl", "-o", "none/out.jsonl"], "no such folder: none", id="C5"),
+        pytest.param(["in.jsonl", "--max-tokens", "0"], "max_tokens must be an integer in 1..", id="C7 0"),
+        pytest.param(["in.jsonl", "--max-tokens", "-1"], "--max-tokens", id="C7 -1"),
+        pytest.param(["in.jsonl", "--max-tokens", "1e9"], "--max-tokens", id="C7 1e9"),
+        pytest.param(["in.jsonl", "--max-tokens", "abc"], "--max-tokens", id="C7 abc"),
+        pytest.param(["in.jsonl", "--temperature", "-0.1"], "in 0..2, got -0.1", id="C8 -0.1"),
+        pytest.param(["in.jsonl", "--temperature", "nan"], "in 0..2, got nan", id="C8 nan"),
+        pytest.param(["in.jsonl", "--temperature", "inf"], "in 0..2, got inf", id="C8 inf"),
+        pytest.param(["in.jsonl", "--temperature", "2.1"], "in 0..2, got 2.1", id="C8 2.1"),
+        pytest.param(["in.jsonl", "--top-p", "0"], "above 0 and at most 1, got 0", id="C9 top-p 0"),
+        pytest.param(["in.jsonl", "--top-p", "1.01"], "above 0 and at most 1", id="C9 top-p 1.01"),
+        pytest.param(["in.jsonl", "--top-k", "-5"], "top_k must be an integer in 0..", id="C9 top-k"),
+        pytest.param(["in.jsonl", "--min-p", "2"], "min_p must be a number in 0..1", id="C9 min-p"),
+        pytest.param(["in.jsonl", "--seed", str(2**64)], "seed must be an integer in 0..", id="C10 2**64"),
+        pytest.param(["in.jsonl", "--seed", "-1"], "seed must be an integer in 0..", id="C10 -1"),
+        pytest.param(["in.jsonl", "-m", "../../etc"], "is not owner/name", id="C16"),
+        pytest.param(["in.jsonl", "--max-inflight", "0"], "--max-inflight", id="max-inflight"),
+        pytest.param(["in.jsonl", "--null"], "--null goes with --format text", id="null"),
+        pytest.param(["in.jsonl", "--raw", "--system", "x"], "--raw goes without it", id="raw and system"),
+        pytest.param(["in.jsonl", "--oredered"], "did you mean --ordered?", id="C26 typing error"),
+        pytest.param(["bad.jsonl"], "bad.jsonl has 2 bad lines of 3", id="bad lines"),
+        pytest.param(["bad.jsonl"], "line 3: unknown field 'temprature'", id="bad line is named"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo("fifo")
+    Path("link").symlink_to("in.jsonl")
+    Path("old.jsonl").touch()
+    Path("bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": 5}\n{"prompt": "b", "temprature": 1}\n')
+    assert said in refused(arguments, capsys)
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["TheBloke/Llama-2-7B-Chat-AWQ", "owner/name@main", "llama3", "llama3:8b"])
+def test_a_model_in_the_place_of_the_file_is_sent_to_chat(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused([name], capsys)
+    assert "`run` takes a prompt file" in said
+    assert f"for a conversation: llmcli chat {name}" in said
+
+
+@pytest.mark.parametrize("name", ["data/in.jsonl", "./name", "a/b/c", "prompts.csv"])
+def test_a_missing_file_is_not_taken_for_a_model(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "llmcli chat" not in refused([name], capsys)
+
+
+def test_an_empty_input_gives_an_empty_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.jsonl").write_text("\n\n")
+    assert run_command_line(["run", "empty.jsonl", "-o", "out.jsonl"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "0 requests" in err
+    assert Path("out.jsonl").read_bytes() == b""
+
+
+def test_a_refused_line_costs_no_heavy_import(folder: Path) -> None:
+    Path("bad.jsonl").write_text("{}")
+    code = (
+        "import sys\nfrom llmcli.cli.app import run_command_line\n"
+        "assert run_command_line(['run', 'bad.jsonl']) == 2\n"
+        "heavy = ('torch', 'transformers', 'tokenizers', 'huggingface_hub')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def make_job(folder: Path, *texts: str, **results: Any) -> BatchJob:
+    """A validated job on raw prompts, written to out.jsonl."""
+    data = "".join(json.dumps({"prompt": text}) + "\n" for text in texts).encode()
+    file = PromptFile(io.BytesIO(data), "in.jsonl")
+    rules = LineRules(models=("org/name",))
+    return BatchJob(
+        file,
+        file.validate(rules),
+        rules,
+        PromptOptions(raw=True),
+        ResultOptions(output=folder / "out.jsonl", **results),
+        BatchOptions(max_inflight=16),
+        BatchProgress(stderr_console()),
+    )
+
+
+def serve(job: BatchJob, engine: FakeEngine) -> None:
+    job.serve(engine, MODEL)  # type: ignore[arg-type]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out.jsonl").read_bytes().splitlines()]
+
+
+def press_at(steps: set[int]) -> Callable[[int], None]:
+    """Ctrl-C before each of these steps."""
+    return lambda number: signal.raise_signal(signal.SIGINT) if number in steps else None
+
+
+def test_a_run_writes_its_records_and_tells_the_sums(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(make_job(folder, "a", "bc"), FakeEngine())
+    assert [record["model"] for record in records(folder)] == ["org/name@abc"] * 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "text prompts are sent as they are" in err
+    assert "2/2" in err
+
+
+def test_failed_requests_are_told_at_the_end(folder: Path) -> None:
+    with pytest.raises(ItemsFailedError, match="1 of 2 requests failed") as raised:
+        serve(make_job(folder, "a", "bc"), FakeEngine(failing={"1": "not finite"}))
+    assert raised.value.exit_code == 3
+    assert len(records(folder)) == 2
+
+
+def test_the_first_ctrl_c_lets_running_requests_finish(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = FakeEngine(max_num_seqs=2, before_step=press_at({2}))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(typer.Exit) as raised:
+        serve(make_job(folder, *["abcd"] * 50), engine)
+    assert raised.value.exit_code == 130
+    assert [record["text"] for record in records(folder)] == ["ABCD", "ABCD"]
+    said = capsys.readouterr().err
+    assert "2 running requests may finish" in said
+    assert "stopped: 2 of 50 requests are done" in said
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_the_second_ctrl_c_stops_at_once_with_whole_records(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = FakeEngine(before_step=press_at({3, 4}))
+    with pytest.raises(KeyboardInterrupt):
+        serve(make_job(folder, "ab", *["abcdefgh"] * 50), engine)
+    assert [record["text"] for record in records(folder)] == ["AB"]
+    assert "stopped: 1 of 51 requests are done" in capsys.readouterr().err
+
+
+def test_a_ctrl_c_after_the_last_request_began_changes_nothing(folder: Path) -> None:
+    serve(make_job(folder, "abcd"), FakeEngine(before_step=press_at({2})))
+    assert len(records(folder)) == 1
+
+
+def test_a_system_prompt_for_a_model_without_template_is_refused(folder: Path) -> None:
+    job = make_job(folder, "a")
+    job = BatchJob(
+        job.file, job.validation, job.rules, PromptOptions(system="S"), job.results, job.options, job.progress
+    )
+    with pytest.raises(UsageError, match="no chat template"):
+        serve(job, FakeEngine(tokenizer=ByteTokenizer(chat_template=None)))
+    assert not (folder / "out.jsonl").exists()
+
+
+def run_real(arguments: list[str], **more: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "llmcli", "run", "-m", str(STORIES), "--dtype", "float32", *arguments]
+    return subprocess.run(command, capture_output=True, check=False, timeout=300, **more)
+
+
+@pytest.fixture
+def stories() -> Path:
+    if not STORIES.is_dir():
+        pytest.skip("needs ../shared/data/models/stories260K")
+    return STORIES
+
+
+def test_greedy_ids_are_the_golden_ones(stories: Path, folder: Path) -> None:
+    cases = json.loads((stories / "golden_greedy.json").read_text())["cases"]
+    common = {"temperature": 0, "max_tokens": 24}
+    lines = [{"prompt": case["prompt"], **common} for case in cases]
+    lines += [{"prompt_token_ids": case["prompt_ids"], **common} for case in cases]
+    Path("golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = run_real(["golden.jsonl", "-o", "out.jsonl", "--return-token-ids", "--ordered"])
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    for record, case in zip(records(folder), cases * 2, strict=True):
+        assert record["token_ids"] == case["output_ids"][:24]
+        assert len(record["text"]) > 20
+        assert case["text"].startswith(record["text"])
+
+
+def test_a_pipe_gets_results_alone_and_may_close_early(stories: Path, folder: Path) -> None:
+    lines = "".join(json.dumps({"prompt": "Once upon a time", "max_tokens": 2}) + "\n" for _ in range(8))
+    done = run_real(["-"], input=lines.encode())
+    assert done.returncode == 0, done.stderr
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 8
+    Path("many.jsonl").write_text(lines * 500)
+    command = f"{sys.executable} -m llmcli run -q -m {stories} many.jsonl | head -n 1"
+    piped = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False, timeout=300
+    )
+    assert (piped.returncode, piped.stderr) == (141, b"")
+    assert json.loads(piped.stdout)["error"] is None
