@@ -1,0 +1,160 @@
+"""`llmcli bench`: how fast a model runs here."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmcli.cli.options import EngineOptions, Json, ModelArgument, ModelOptions, Quiet, human_number
+from llmcli.errors import UsageError, quote
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in str(text).strip("()").split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"must be sizes such as 1,4,8, got {quote(text)}") from None
+
+
+def bench(
+    model: ModelArgument = None,
+    *,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt-tokens", "-p", parser=human_number, metavar="N", help="Length of the timed prompt.")
+    ] = 512,
+    output_tokens: Annotated[
+        int, typer.Option("--output-tokens", "-n", parser=human_number, metavar="N", help="Tokens each sequence generates.")
+    ] = 128,
+    context: Annotated[
+        int,
+        typer.Option("--context", "-d", parser=human_number, metavar="N", help="Prompt tokens generation starts from."),
+    ] = 128,
+    batch: Annotated[
+        Any, typer.Option("--batch", "-b", parser=_batches, metavar="SIZES", help="Sequences at once, such as 1,4,8,16.")
+    ] = "1,4,8,16",
+    repeats: Annotated[
+        int, typer.Option("--repeats", "-r", parser=human_number, metavar="N", help="Runs of each test.")
+    ] = 5,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Also write the result as JSON to this file.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    source: ModelOptions,
+    engine: EngineOptions,
+) -> None:
+    """Measure prompt processing and generation in tokens per second, against the memory's roofline.
+
+    Examples:
+
+        llmcli bench
+
+        llmcli bench TheBloke/Llama-2-7b-Chat-AWQ -b 1,4,16 --json
+    """
+    from llmcli.jobs.bench import BenchPlan
+
+    plan = BenchPlan(
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        context_tokens=context,
+        batches=batch,
+        repeats=repeats,
+    )
+    config = engine.config()
+    if save is not None and not save.absolute().parent.is_dir():
+        raise UsageError(f"--save {quote(str(save))}: the folder {quote(str(save.absolute().parent))} does not exist")
+
+    from llmcli.engine.build import build_engine
+    from llmcli.hub.models import resolve_model
+
+    notice = _silent if quiet else _notice
+    built = build_engine(resolve_model(model, revision=source.revision, offline=source.offline), config, on_phase=notice)
+    result, finished = _measure(built, plan, notice)
+    if save is not None:
+        save.write_text(json.dumps(result, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print_table(result)
+    if not finished:
+        raise KeyboardInterrupt
+
+
+def _measure(engine: Any, plan: Any, notice: Any) -> tuple[dict[str, Any], bool]:
+    """The result so far as JSON, and whether all of the plan was measured (Ctrl-C keeps what is done)."""
+    import dataclasses
+
+    from llmcli.jobs.bench import bytes_per_step, peak_memory, read_bandwidth, run_bench
+    from llmcli.jobs.environment import environment
+
+    notice("measuring the memory's read bandwidth")
+    bandwidth = read_bandwidth(engine.config.num_threads)
+    tests: list[dict[str, Any]] = []
+    finished = True
+    try:
+        for test in run_bench(engine, plan, notice):
+            share = None if test.weight_bytes_per_s is None else test.weight_bytes_per_s / bandwidth
+            tests.append(
+                dataclasses.asdict(test)
+                | {"name": test.name, "median": test.median, "stdev": test.stdev, "roofline_share": share}
+            )
+    except KeyboardInterrupt:
+        notice("stopped; what was measured so far:")
+        finished = False
+    result = {
+        "environment": environment(engine),
+        "plan": dataclasses.asdict(plan),
+        "read_bandwidth_bytes_per_s": bandwidth,
+        "weight_bytes_per_step": bytes_per_step(engine),
+        "peak_memory_bytes": peak_memory(),
+        "finished": finished,
+        "tests": tests,
+    }
+    return result, finished
+
+
+def _print_table(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from llmcli.config import human_bytes
+    from llmcli.ui.console import stdout_console
+
+    env = result["environment"]
+    table = Table(box=None, pad_edge=False)
+    for name in ("test", "batch", "tok/s", "±", "min", "max", "weights", "roofline"):
+        table.add_column(name, justify="left" if name == "test" else "right", no_wrap=True)
+    for test in result["tests"]:
+        rate, share = test["weight_bytes_per_s"], test["roofline_share"]
+        table.add_row(
+            test["name"],
+            str(test["batch"]),
+            f"{test['median']:.1f}",
+            f"{test['stdev']:.1f}",
+            f"{min(test['rates']):.1f}",
+            f"{max(test['rates']):.1f}",
+            "" if rate is None else f"{rate / 1e9:.1f} GB/s",
+            "" if share is None else f"{share:.0%}",
+        )
+    console = stdout_console()
+    console.print(
+        f"{env['model']}: {env['architecture']}, {env['quantization'] or 'dense'}, {env['dtype']},"
+        f" {human_bytes(env['weight_bytes'])} of weights",
+        soft_wrap=True,
+    )
+    console.print(f"{env['cpu']}, {env['threads']} threads, torch {env['torch']}", soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"read bandwidth {result['read_bandwidth_bytes_per_s'] / 1e9:.1f} GB/s,"
+        f" peak memory {human_bytes(result['peak_memory_bytes'])}",
+        soft_wrap=True,
+    )
+
+
+def _notice(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _silent(_: str) -> None:
+    pass

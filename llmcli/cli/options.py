@@ -1,0 +1,337 @@
+"""Every option that more than one command takes, declared once.
+
+Two forms. An alias (`Model`, `Quiet`, ...) annotates one parameter of a command. A bundle (`EngineOptions`,
+`SamplingOptions`, `ModelOptions`) annotates one parameter that stands for a group of options:
+
+    def chat(model: ModelArgument = None, *, engine: EngineOptions, sampling: SamplingOptions) -> None:
+        config = engine.config()
+        overrides = sampling.overrides()
+
+`cli/command.py` spreads a bundle into its options for Typer and gathers them again for the call. Environment
+variables are `LLMCLI_` and the option's name, added there too. Knows no command; ranges are checked where the
+values live (`EngineConfig`, `SamplingParams`), here only their form.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from llmcli.config import EngineConfig, parse_number
+from llmcli.errors import quote
+from llmcli.sampling import SamplingParams
+
+ENGINE = "Engine options"
+SAMPLING = "Sampling options"
+MODEL = "Model options"
+
+# Words that people know from other tools. They work, and help does not show them.
+HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
+    "--max-model-len": ("--ctx-size", "--num-ctx", "--context-length"),
+    "--gpu-memory-utilization": ("--gpu-memory",),
+    "--prefix-caching": ("--enable-prefix-caching",),
+    "--no-prefix-caching": ("--no-enable-prefix-caching",),
+    "--max-tokens": ("--max-new-tokens", "--n-predict", "--num-predict"),
+    "--temperature": ("--temp",),
+    "--repetition-penalty": ("--repeat-penalty",),
+    "--system": ("--system-prompt", "--sys"),
+}
+
+_ENGINE = EngineConfig()
+_HUMAN_NUMBER = re.compile(r"\d[\d_,]*(\.\d+)?([kKmMgG]i?B?)?")
+
+
+def human_number(text: str) -> int:
+    """Parse 4096, 8k (8000), 8K (8192) or 1.5GiB, or raise a BadParameter with the value."""
+    # Typer hands a default that is a number already through the parser too.
+    try:
+        if _HUMAN_NUMBER.fullmatch(str(text)) is None:
+            raise ValueError
+        return parse_number(str(text))
+    except ValueError:
+        raise typer.BadParameter(
+            f"must be a whole number of at least 0, such as 4096, 8k (8000) or 8K (8192), got {quote(text)}"
+        ) from None
+
+
+def integer(text: str) -> int:
+    """Parse an integer, or raise a BadParameter with the value."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be an integer, got {quote(text)}") from None
+
+
+def number(text: str) -> float:
+    """Parse a number, or raise a BadParameter with the value."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, got {quote(text)}") from None
+
+
+def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def _human_number(*names: str, help: str, panel: str | None = None, metavar: str = "N") -> Any:
+    return _option(*names, help=help, panel=panel, parser=human_number, metavar=metavar)
+
+
+def _integer(*names: str, help: str, panel: str | None = None, metavar: str = "N") -> Any:
+    return _option(*names, help=help, panel=panel, parser=integer, metavar=metavar)
+
+
+def _number(*names: str, help: str, panel: str | None = None, metavar: str = "X") -> Any:
+    return _option(*names, help=help, panel=panel, parser=number, metavar=metavar)
+
+
+# Which model
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else the bundled model.",
+    ),
+]
+RequiredModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", show_default=False, help="A Hugging Face id (owner/name) or a folder."),
+]
+ModelOption = Annotated[
+    str | None,
+    _option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="A Hugging Face id or a folder; the bundled model if left out.",
+        panel=MODEL,
+    ),
+]
+Revision = Annotated[
+    str | None,
+    _option("--revision", metavar="REV", help="Branch, tag or commit of the repository.", panel=MODEL),
+]
+Offline = Annotated[
+    bool,
+    _option(
+        "--offline",
+        envvar=["LLMCLI_OFFLINE", "HF_HUB_OFFLINE"],
+        help="Use only what is on this machine.",
+        panel=MODEL,
+    ),
+]
+
+# How the engine runs
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    _option("--dtype", help="Type of activations, KV cache and dense weights.", panel=ENGINE),
+]
+Device = Annotated[Literal["auto", "cpu"], _option("--device", help="Where the model runs.", panel=ENGINE)]
+Kernels = Annotated[
+    str, _option("--kernels", metavar="NAME", help="Kernel set: auto, cpu or reference.", panel=ENGINE)
+]
+MaxModelLen = Annotated[
+    int | None,
+    _human_number(
+        "--max-model-len",
+        help="Most tokens of one sequence, prompt and answer; else what fits.",
+        panel=ENGINE,
+    ),
+]
+MaxNumSeqs = Annotated[
+    int, _human_number("--max-num-seqs", help="Most sequences that run at once.", panel=ENGINE)
+]
+MaxNumBatchedTokens = Annotated[
+    int, _human_number("--max-num-batched-tokens", help="Token budget of one engine step.", panel=ENGINE)
+]
+BlockSize = Annotated[
+    int, _human_number("--block-size", help="Tokens per block of the KV cache.", panel=ENGINE)
+]
+KVCacheMemory = Annotated[
+    int | None,
+    _human_number(
+        "--kv-cache-memory", metavar="BYTES", help="Size of the KV cache, such as 2GiB.", panel=ENGINE
+    ),
+]
+GpuMemoryUtilization = Annotated[
+    float,
+    _number(
+        "--gpu-memory-utilization",
+        metavar="SHARE",
+        help="Share of a GPU's memory to take, up to 1.",
+        panel=ENGINE,
+    ),
+]
+PrefixCaching = Annotated[
+    bool,
+    _option(
+        "--prefix-caching/--no-prefix-caching",
+        help="Keep and reuse the blocks of finished prompts.",
+        panel=ENGINE,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    _human_number("--threads", help="CPU threads; else one per core that the process may use.", panel=ENGINE),
+]
+
+# How tokens are chosen
+MaxTokens = Annotated[
+    int | None,
+    _human_number(
+        "--max-tokens",
+        "-n",
+        help="Most tokens of an answer; else the room left in the context.",
+        panel=SAMPLING,
+    ),
+]
+MinTokens = Annotated[
+    int | None, _human_number("--min-tokens", help="Least tokens of an answer.", panel=SAMPLING)
+]
+Temperature = Annotated[
+    float | None, _number("--temperature", "-t", metavar="T", help="0 is greedy; up to 2.", panel=SAMPLING)
+]
+TopP = Annotated[
+    float | None,
+    _number(
+        "--top-p", metavar="P", help="Sample from the smallest set with this probability.", panel=SAMPLING
+    ),
+]
+TopK = Annotated[
+    int | None,
+    _integer("--top-k", metavar="K", help="Sample from the K most likely; 0 is all.", panel=SAMPLING),
+]
+MinP = Annotated[
+    float | None,
+    _number("--min-p", metavar="P", help="Drop what is less likely than P times the best.", panel=SAMPLING),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    _number(
+        "--repetition-penalty", metavar="X", help="Above 1 makes seen tokens less likely.", panel=SAMPLING
+    ),
+]
+PresencePenalty = Annotated[
+    float | None,
+    _number(
+        "--presence-penalty",
+        metavar="X",
+        help="Taken once from tokens of the answer; -2 to 2.",
+        panel=SAMPLING,
+    ),
+]
+FrequencyPenalty = Annotated[
+    float | None,
+    _number(
+        "--frequency-penalty",
+        metavar="X",
+        help="Taken per occurrence in the answer; -2 to 2.",
+        panel=SAMPLING,
+    ),
+]
+Seed = Annotated[
+    int | None, _integer("--seed", metavar="N", help="The same seed gives the same answer.", panel=SAMPLING)
+]
+Stop = Annotated[
+    list[str] | None,
+    _option(
+        "--stop", metavar="TEXT", help="End the answer before this text; may be repeated.", panel=SAMPLING
+    ),
+]
+IgnoreEos = Annotated[
+    bool, _option("--ignore-eos", help="Go on after the end-of-sequence token.", panel=SAMPLING)
+]
+Logprobs = Annotated[
+    int | None,
+    _integer(
+        "--logprobs",
+        metavar="N",
+        help="Report the N most likely tokens at each position; 0 to 20.",
+        panel=SAMPLING,
+    ),
+]
+
+# What is said and shown
+System = Annotated[
+    str | None, _option("--system", "-s", metavar="TEXT", help="System prompt.", panel=SAMPLING)
+]
+Json = Annotated[bool, _option("--json", help="Print JSON on stdout, for programs.")]
+Quiet = Annotated[bool, _option("--quiet", "-q", help="Only results and errors.")]
+OutputPath = Annotated[
+    Path | None, _option("--output", "-o", metavar="FILE", help="Where results are written.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model's name is resolved; fields are arguments of `hub.models.resolve_model`."""
+
+    revision: Revision = None
+    offline: Offline = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """The options of `EngineConfig`."""
+
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    kernels: Kernels = "auto"
+    max_model_len: MaxModelLen = None
+    max_num_seqs: MaxNumSeqs = _ENGINE.max_num_seqs
+    max_num_batched_tokens: MaxNumBatchedTokens = _ENGINE.max_num_batched_tokens
+    block_size: BlockSize = _ENGINE.block_size
+    kv_cache_memory: KVCacheMemory = None
+    gpu_memory_utilization: GpuMemoryUtilization = _ENGINE.gpu_memory_utilization
+    prefix_caching: PrefixCaching = True
+    threads: Threads = None
+
+    def config(self) -> EngineConfig:
+        """The engine configuration asked for.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["enable_prefix_caching"] = values.pop("prefix_caching")
+        values["num_threads"] = values.pop("threads")
+        return EngineConfig(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """The options of `SamplingParams`; None leaves a value to the line, the model or the built-in default."""
+
+    max_tokens: MaxTokens = None
+    min_tokens: MinTokens = None
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
+    repetition_penalty: RepetitionPenalty = None
+    presence_penalty: PresencePenalty = None
+    frequency_penalty: FrequencyPenalty = None
+    seed: Seed = None
+    stop: Stop = None
+    ignore_eos: IgnoreEos = False
+    logprobs: Logprobs = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The sampling fields that were given, checked before a model is read.
+
+        Raises:
+            RequestError: a value is out of range.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = {name: value for name, value in values.items() if value is not None and value is not False}
+        if not given.get("stop", True):
+            del given["stop"]
+        if "stop" in given:
+            given["stop"] = tuple(given["stop"])
+        SamplingParams(**given)
+        return given

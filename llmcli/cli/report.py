@@ -1,0 +1,114 @@
+"""How an error is told on stderr: what happened, why, what to type; and where the traceback of a bug is kept.
+
+Knows the error tree and Typer's public exception; `cli/app.py` calls it and exits with the code it returns.
+"""
+
+import difflib
+import os
+import platform
+import sys
+import traceback
+from pathlib import Path
+
+import typer
+
+from llmcli import __version__
+from llmcli.errors import LLMCliError, quote
+
+MAX_LINE = 2000
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
+
+
+def report_error(error: LLMCliError) -> int:
+    """Print an error of ours."""
+    _print_lines(error.what, error.why, error.fix)
+    return error.exit_code
+
+
+def report_usage(error: typer.TyperException) -> int:
+    """Print what Typer found wrong in the command line, with the nearest name."""
+    what = error.format_message().replace("Value error, ", "")  # Typer passes pydantic's wording on
+    ctx = getattr(error, "ctx", None)
+    near: list[str] = list(getattr(error, "possibilities", None) or [])
+    if near:
+        option = str(getattr(error, "option_name", ""))
+        near = difflib.get_close_matches(option, near, 1) or near[:1]
+        what = f"no such option: {quote(option)}"
+    if ctx is None:
+        _print_lines(what, "", "")
+    else:
+        hint = f"did you mean {near[0]}? " if near else ""
+        _print_lines(what, _environment_cause(error), f"{hint}see {ctx.command_path} --help")
+    return USAGE if error.exit_code == FAILED else error.exit_code
+
+
+def _environment_cause(error: typer.TyperException) -> str:
+    """Name the environment variable, if that is where a refused value came from."""
+    ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    if ctx is None or param is None or not param.envvar:
+        return ""
+    source = ctx.get_parameter_source(param.name)
+    if source is None or source.name != "ENVIRONMENT":
+        return ""
+    names = [param.envvar] if isinstance(param.envvar, str) else param.envvar
+    return "the value comes from the environment variable " + next(
+        name for name in names if os.environ.get(name)
+    )
+
+
+def report_unexpected(error: Exception, *, debug: bool) -> int:
+    """Print one line for an error that nobody expected, and keep or (with --debug) print its traceback."""
+    text = "".join(traceback.format_exception(error))
+    what = f"unexpected {type(error).__name__}: {quote(str(error))}"
+    why = _cause(error)
+    if debug:
+        sys.stderr.write(_clean(text) + "\n")
+        _print_lines(what, why, "")
+        return FAILED
+    try:
+        path = _write_log(text)
+    except OSError:
+        sys.stderr.write(_clean(text) + "\n")
+        _print_lines(what, f"{why}; the traceback is above", "")
+    else:
+        _print_lines(what, f"{why}; the traceback is in {path}", "add --debug to see it here")
+    return FAILED
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "the operating system refused this"
+    return "there is no memory left" if isinstance(error, MemoryError) else "this is a bug in llmcli"
+
+
+def _write_log(text: str) -> Path:
+    """Replace the log of the last unexpected error; it may quote a prompt, so nobody else may read it."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_log_dir("llmcli", appauthor=False))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / "error.log"
+    path.unlink(missing_ok=True)
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", errors="backslashreplace"
+    ) as file:
+        file.write(f"llmcli {__version__}, Python {platform.python_version()}, {platform.platform()}\n{text}")
+    return path
+
+
+def _print_lines(what: str, why: str, fix: str) -> None:
+    """Print an error on stderr, coloured on a terminal; nothing in it is read as markup."""
+    from rich.text import Text
+
+    from llmcli.ui.console import stderr_console
+
+    text = Text("error: ", style="bold red")
+    text.append(_clean(what), style="default not bold")
+    for line, style in ((why, "default not bold"), (fix, "not bold cyan")):
+        if line:
+            text.append("\n" + _clean(line, indent="  "), style=style)
+    stderr_console().print(text, soft_wrap=True)
+
+
+def _clean(text: str, indent: str = "") -> str:
+    return "\n".join(indent + quote(line, MAX_LINE) for line in text.split("\n"))

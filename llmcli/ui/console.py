@@ -1,0 +1,35 @@
+"""The consoles that people read: one on stdout for results, one on stderr for everything else.
+
+Colour only on a terminal: NO_COLOR, FORCE_COLOR, TERM=dumb and COLUMNS are honoured by Rich, and nothing that
+comes from a model or a file is ever read as markup. Rich is imported when a console is made. Called by `cli/`
+and `ui/`.
+"""
+
+import sys
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def stdout_console() -> "Console":
+    """A console for results."""
+    return _console(sys.stdout)
+
+
+def stderr_console() -> "Console":
+    """A console for progress, notices and errors."""
+    return _console(sys.stderr)
+
+
+def _console(file: IO[str]) -> "Console":
+    from rich.console import Console
+
+    class PipeConsole(Console):
+        """Tells its caller that the reader is gone, where Rich would exit the process itself."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            raise BrokenPipeError
+
+    return PipeConsole(file=file, markup=False, emoji=False, highlight=False)

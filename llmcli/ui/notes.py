@@ -1,0 +1,40 @@
+"""What a front end says besides the answers: notices, warnings and errors, on stderr.
+
+Text given here is printed as it is: no markup, no wrapping, control characters escaped. Knows nothing of
+what is said.
+"""
+
+from typing import TYPE_CHECKING
+
+from llmcli.errors import LLMCliError, quote
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_LINE = 10_000
+
+
+class Notes:
+    """Lines on a console, each in one style."""
+
+    def __init__(self, console: "Console") -> None:
+        self.console = console
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print lines of plain text."""
+        from rich.text import Text
+
+        clean = "\n".join(quote(line, MAX_LINE) for line in text.split("\n"))
+        self.console.print(Text(clean, style=style), soft_wrap=True)
+
+    def dim(self, text: str) -> None:
+        """Print something that matters little."""
+        self.say(text, "dim")
+
+    def warn(self, text: str) -> None:
+        """Print something that the user should notice."""
+        self.say(text, "yellow")
+
+    def error(self, error: LLMCliError) -> None:
+        """Print an error that the session survives."""
+        self.say(f"error: {error}", "red")

@@ -1,0 +1,173 @@
+"""The sampling parameters of a chat, in layers: built-in < the model's generation_config.json < flags < /set.
+
+Knows no engine and no terminal. The chat session turns the layers into SamplingParams; `/set` and `/status`
+read and change them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmcli.errors import RequestError, quote
+from llmcli.sampling import SamplingParams
+from llmcli.ui.nearest import did_you_mean
+
+BUILT_IN = "built-in"
+MODEL = "model's generation_config.json"
+FLAG = "flag"
+SESSION = "session"
+
+
+def _boolean(text: str) -> bool:
+    words = {
+        "true": True,
+        "on": True,
+        "yes": True,
+        "1": True,
+        "false": False,
+        "off": False,
+        "no": False,
+        "0": False,
+    }
+    return words[text.lower()]
+
+
+def _strings(text: str) -> tuple[str, ...]:
+    """One stop string, \\n and \\t understood."""
+    return (text.replace("\\n", "\n").replace("\\t", "\t"),)
+
+
+# What /set may change, with how its value is read. Fields that change the shape of an answer (n, logprobs)
+# are no business of a chat.
+SETTABLE: Mapping[str, Callable[[str], Any]] = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "repetition_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "seed": int,
+    "stop": _strings,
+    "max_tokens": int,
+    "min_tokens": int,
+    "ignore_eos": _boolean,
+}
+
+KINDS: Mapping[str, str] = {
+    name: "an integer" if reader is int else "a number" if reader is float else "on or off"
+    for name, reader in SETTABLE.items()
+}
+
+ALIASES: Mapping[str, str] = {
+    "temp": "temperature",
+    "max_new_tokens": "max_tokens",
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+}
+
+FIXED_AT_START: Mapping[str, str] = {
+    "num_ctx": "--max-model-len",
+    "ctx_size": "--max-model-len",
+    "max_model_len": "--max-model-len",
+    "dtype": "--dtype",
+    "threads": "--threads",
+    "num_threads": "--threads",
+    "num_thread": "--threads",
+}
+
+UNSET_WORDS = ("default", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterValue:
+    """A parameter in force and the layer that it comes from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+class Parameters:
+    """The layers that the user controls.
+
+    Args:
+        flags: sampling fields given on the command line; None values are as if not given.
+    """
+
+    def __init__(self, flags: Mapping[str, Any] | None = None) -> None:
+        self.flags = {name: value for name, value in (flags or {}).items() if value is not None}
+        self.session: dict[str, Any] = {}
+        SamplingParams(**self.flags)  # an error in a flag is said before a model is loaded
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What goes on top of the model's defaults."""
+        return {**self.flags, **self.session}
+
+    def set(self, name: str, text: str) -> str:
+        """Change one parameter for the session ("default" takes the change back); returns its full name.
+
+        Raises:
+            RequestError: an unknown name, or a value that is out of range.
+        """
+        name = settable_name(name)
+        if text.strip().lower() in UNSET_WORDS:
+            self.session.pop(name, None)
+            return name
+        try:
+            value = SETTABLE[name](text.strip())
+        except (ValueError, KeyError):
+            raise RequestError(f"{name} must be {KINDS[name]}, got {quote(text)}", param=name) from None
+        SamplingParams(**{**self.overrides, name: value})
+        self.session[name] = value
+        return name
+
+    def in_force(self, model_defaults: Mapping[str, Any]) -> list[ParameterValue]:
+        """Every settable parameter with its value and origin."""
+        built_in = SamplingParams()
+        layers = ((self.session, SESSION), (self.flags, FLAG), (model_defaults, MODEL))
+        return [
+            next(
+                (ParameterValue(name, layer[name], origin) for layer, origin in layers if name in layer),
+                ParameterValue(name, getattr(built_in, name), BUILT_IN),
+            )
+            for name in SETTABLE
+        ]
+
+
+def settable_name(name: str) -> str:
+    """The field that a name or one of its aliases stands for.
+
+    Raises:
+        RequestError: no such parameter, or one that only a flag can set.
+    """
+    plain = name.strip().lstrip("-").replace("-", "_").lower()
+    plain = ALIASES.get(plain, plain)
+    if plain in FIXED_AT_START:
+        raise RequestError(
+            f"{plain} is fixed when the model is loaded", fix=f"start with {FIXED_AT_START[plain]}"
+        )
+    if plain not in SETTABLE:
+        raise RequestError(
+            f"unknown parameter {quote(name, 40)}",
+            fix=did_you_mean(plain, SETTABLE) or f"one of: {', '.join(SETTABLE)}",
+            param=plain,
+        )
+    return plain
+
+
+def show_value(value: Any) -> str:
+    """A parameter's value for people: None is "not set", stop strings are escaped."""
+    if value is None or value == ():
+        return "not set"
+    if isinstance(value, (tuple, list)):
+        return " ".join(f'"{quote(str(item))}"' for item in value)
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

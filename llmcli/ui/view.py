@@ -1,0 +1,36 @@
+"""How an answer reaches the screen or a pipe: plain text, as it comes, safe to print.
+
+Knows nothing of engines and conversations. Used by the chat session and the single answer; another view
+(rendered Markdown, say) needs the same two methods.
+"""
+
+from typing import TextIO
+
+from llmcli.text.sanitize import Sanitizer
+
+
+class PlainView:
+    """Prints one answer: no control sequences, flushed at every push, ending with exactly one newline."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._sanitizer = Sanitizer()
+        self._held = ""  # newlines at the end of what came so far: printed only when more text follows
+
+    def push(self, text: str) -> None:
+        """Print the next piece of the answer."""
+        clean = self._held + self._sanitizer.push(text)
+        shown = clean.rstrip("\n")
+        self._held = clean[len(shown) :]
+        self._write(shown)
+
+    def close(self) -> None:
+        """End the answer's last line."""
+        self._held = ""
+        self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if not text:
+            return
+        self._out.write(text)
+        self._out.flush()

@@ -1,0 +1,80 @@
+"""Waits for the model where the user can see it, and tells once what there is to know of it.
+
+Used as `ChatState.backend` by the session and the single answer.
+"""
+
+from llmcli.errors import quote
+from llmcli.ui.backend import LocalBackend
+from llmcli.ui.loading import Loader, OnDone
+from llmcli.ui.notes import Notes
+from llmcli.ui.parameters import Parameters
+from llmcli.ui.status import parameter_rows, table
+
+
+class Waiting:
+    """Call it for the backend; the first call waits, with a spinner on a terminal.
+
+    Args:
+        name: the model's name.
+        verbose: tell the phases of loading, the plan and the origin of each parameter.
+    """
+
+    def __init__(
+        self, loader: Loader, name: str, notes: Notes, parameters: Parameters, *, verbose: bool
+    ) -> None:
+        self._loader = loader
+        self.name = name
+        self._notes = notes
+        self._parameters = parameters
+        self._verbose = verbose
+        self._told = False
+
+    def __call__(self) -> LocalBackend:
+        if self._loader.ready or not self._notes.console.is_terminal:
+            backend = self._loader.wait()
+        else:
+            with self._notes.console.status(self, spinner="dots"):
+                backend = self._loader.wait()
+        if not self._told:
+            self._told = True
+            self._tell(backend)
+        return backend
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is there."""
+        return self._loader.ready
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model could not be loaded."""
+        return self._loader.failed
+
+    def on_done(self, callback: OnDone) -> None:
+        """Have `callback` called, from another thread, when the model is there or has failed to load."""
+        self._loader.on_done(callback)
+
+    def progress(self) -> str:
+        """The model's name, once it is there; before, how far loading is."""
+        if self.ready:
+            return quote(self.name)
+        return f"loading {quote(self.name)} …" + (
+            f" {self._loader.phases[-1]}" if self._loader.phases else ""
+        )
+
+    def __rich__(self) -> str:
+        return self.progress()
+
+    def _tell(self, backend: LocalBackend) -> None:
+        if self._verbose:
+            for phase in self._loader.phases:
+                self._notes.dim(phase)
+            rows = [
+                *backend.describe(),
+                *parameter_rows(self._parameters.in_force(backend.generation_defaults)),
+            ]
+            self._notes.dim(table(rows))
+        if not backend.remembers:
+            self._notes.warn(
+                f"{backend.name} has no chat template: each message is continued as plain text, alone"
+            )

@@ -1,0 +1,165 @@
+"""The shared options: names people know from elsewhere, human numbers, environment variables, ranges."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from llmcli.cli.app import run_command_line
+from llmcli.cli.options import HIDDEN_ALIASES, EngineOptions, SamplingOptions
+from llmcli.config import EngineConfig
+from tests.cli.probe_commands import TABLE
+
+Understood = Callable[..., dict]
+
+
+@pytest.fixture
+def understood(capsys: pytest.CaptureFixture[str]) -> Understood:
+    """What the command `show` makes of its arguments."""
+
+    def run(*args: str) -> dict:
+        assert run_command_line(["show", *args], TABLE) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The message with which arguments are refused as usage."""
+
+    def run(*args: str) -> str:
+        assert run_command_line(["show", *args], TABLE) == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_no_options_are_the_defaults_of_the_engine_and_no_sampling_overrides(understood: Understood) -> None:
+    shown = understood()
+    assert shown["sampling"] == {}
+    assert EngineConfig(**shown["engine"]) == EngineConfig()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "wanted"),
+    [
+        ("--ctx-size", "8k", "max_model_len", 8000),
+        ("--num-ctx", "8K", "max_model_len", 8192),
+        ("--context-length", "4096", "max_model_len", 4096),
+        ("--gpu-memory", "0.5", "gpu_memory_utilization", 0.5),
+        ("--kv-cache-memory", "1.5GiB", "kv_cache_memory", 3 << 29),
+        ("--threads", "3", "num_threads", 3),
+        ("--block-size", "32", "block_size", 32),
+        ("--dtype", "float32", "dtype", "float32"),
+    ],
+)
+def test_an_engine_option_reaches_the_config(
+    option: str, value: str, field: str, wanted: object, understood: Understood
+) -> None:
+    assert understood(option, value)["engine"][field] == wanted
+    assert understood(f"{option}={value}")["engine"][field] == wanted
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "wanted"),
+    [
+        ("-n", "2k", "max_tokens", 2000),
+        ("--max-new-tokens", "5", "max_tokens", 5),
+        ("--num-predict", "5", "max_tokens", 5),
+        ("-t", "0", "temperature", 0.0),
+        ("--temp", "0.5", "temperature", 0.5),
+        ("--repeat-penalty", "1.1", "repetition_penalty", 1.1),
+        ("--frequency-penalty", "-2", "frequency_penalty", -2.0),
+        ("--top-k", "-1", "top_k", -1),
+        ("--seed", "0", "seed", 0),
+        ("--logprobs", "0", "logprobs", 0),
+        ("--min-tokens", "0", "min_tokens", 0),
+    ],
+)
+def test_a_sampling_option_reaches_the_overrides(
+    option: str, value: str, field: str, wanted: object, understood: Understood
+) -> None:
+    assert understood(option, value)["sampling"] == {field: wanted}
+
+
+def test_stop_may_be_repeated_and_may_look_like_an_option(understood: Understood) -> None:
+    assert understood("--stop", "a b", "--stop", "--temp")["sampling"] == {"stop": ["a b", "--temp"]}
+
+
+def test_the_words_for_a_system_prompt_mean_the_same(understood: Understood) -> None:
+    for option in ("-s", "--system", "--system-prompt", "--sys"):
+        assert understood(option, "Be brief.")["system"] == "Be brief."
+
+
+@pytest.mark.parametrize("option", ["--no-prefix-caching", "--no-enable-prefix-caching"])
+def test_prefix_caching_can_be_switched_off(option: str, understood: Understood) -> None:
+    assert understood(option)["engine"]["enable_prefix_caching"] is False
+    assert understood("--enable-prefix-caching")["engine"]["enable_prefix_caching"] is True
+
+
+def test_every_option_is_read_from_its_environment_variable(
+    understood: Understood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCLI_MAX_TOKENS", "1k")
+    monkeypatch.setenv("LLMCLI_JSON", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shown = understood()
+    assert (shown["sampling"], shown["json"], shown["model_options"]["offline"]) == (
+        {"max_tokens": 1000},
+        True,
+        True,
+    )
+    assert understood("-n", "7")["sampling"] == {"max_tokens": 7}
+
+
+def test_a_wrong_value_from_the_environment_is_told_with_its_variable(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCLI_TEMPERATURE", "warm")
+    message = refused()
+    assert "must be a number, got warm" in message
+    assert "environment variable LLMCLI_TEMPERATURE" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (["--max-tokens", "0"], "1..2147483647, got 0"),
+        (["--max-tokens", "-1"], "whole number"),
+        (["--max-tokens", "1e9"], "got 1e9"),
+        (["--max-tokens", "abc"], "got abc"),
+        (["--temperature", "-0.1"], "0..2, got -0.1"),
+        (["--temperature", "nan"], "0..2, got nan"),
+        (["--temperature", "inf"], "0..2, got inf"),
+        (["--temperature", "2.1"], "0..2, got 2.1"),
+        (["--top-p", "0"], "above 0 and at most 1, got 0"),
+        (["--top-p", "1.01"], "above 0 and at most 1, got 1.01"),
+        (["--top-k", "-5"], "got -5"),
+        (["--min-p", "2"], "0..1, got 2"),
+        (["--seed", str(2**64)], f"0..{2**63 - 1}, got {2**64}"),
+        (["--seed", "-1"], "got -1"),
+        (["--block-size", "0"], "4, 8, 16, 32, 64, 128, got 0"),
+        (["--block-size", "7"], "4, 8, 16, 32, 64, 128, got 7"),
+        (["--max-num-seqs", "0"], "positive integer, got 0"),
+        (["--dtype", "int3"], "'auto', 'float32', 'bfloat16', 'float16'"),
+        (["--stop", ""], "1 to 256 characters"),
+        (["--gpu-memory-utilization", "1.5"], "above 0 and at most 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_the_range_and_the_value(
+    args: list[str], part: str, refused: Callable[..., str]
+) -> None:
+    assert part in refused(*args)
+
+
+def test_help_hides_the_aliases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["show", "--help"], TABLE) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert set(HIDDEN_ALIASES) <= set(words)
+    assert not [alias for aliases in HIDDEN_ALIASES.values() for alias in aliases if alias in words]
+
+
+def test_the_bundles_can_be_used_without_a_command_line() -> None:
+    assert EngineOptions(threads=2).config().num_threads == 2
+    assert SamplingOptions(stop=["x"], temperature=0.0).overrides() == {"stop": ("x",), "temperature": 0.0}

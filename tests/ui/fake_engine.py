@@ -1,0 +1,171 @@
+"""A scripted engine with the interface of `Engine` and `EngineThread`: no weights, no threads, no torch."""
+
+import io
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from llmcli.config import ResolvedConfig
+from llmcli.errors import RequestError
+from llmcli.hub.models import LocalModel
+from llmcli.outputs import RequestStats, TokenEvent
+from llmcli.sampling import SamplingParams
+from llmcli.ui.backend import LocalBackend
+from llmcli.ui.conversation import Conversation
+from llmcli.ui.loading import Loader
+from llmcli.ui.notes import Notes
+from llmcli.ui.parameters import Parameters
+from llmcli.ui.state import ChatState
+from llmcli.ui.waiting import Waiting
+
+GIVE_UP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Script:
+    """One answer: its pieces, how it ends, and whether Ctrl-C is pressed after the last piece."""
+
+    pieces: Sequence[str] = ("Hello", " there", ".")
+    finish_reason: str = "stop"
+    error: str | None = None
+    interrupted: bool = False
+
+
+class WordTokenizer:
+    """One token per word, plus one per message of a chat."""
+
+    def __init__(self, chat_template: str | None = "words") -> None:
+        self.chat_template = chat_template
+
+    def encode(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return [token for message in messages for token in (0, *self.encode(message["content"]))]
+
+
+class FakeStream:
+    """Plays a script; an interrupted one waits to be aborted."""
+
+    request_id = "request-0"
+
+    def __init__(self, script: Script, num_prompt_tokens: int) -> None:
+        self._script = script
+        self._num_prompt_tokens = num_prompt_tokens
+        self.aborted = threading.Event()
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        for piece in self._script.pieces:
+            yield TokenEvent(self.request_id, 0, piece, (1,))
+        reason: Any = self._script.finish_reason
+        if self._script.interrupted:
+            signal.raise_signal(signal.SIGINT)
+            assert self.aborted.wait(GIVE_UP_S), "nobody aborted the stream"
+            reason = "abort"
+        num_output = len(self._script.pieces)
+        stats = RequestStats(self._num_prompt_tokens, 0, num_output, 0.0, 0.25, 1.25)
+        yield TokenEvent(self.request_id, 0, "", (), None, reason, None, self._script.error, stats)
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+@dataclass
+class FakeEngine:
+    """Answers one script after the other and remembers what it was asked."""
+
+    scripts: list[Script] = field(default_factory=list)
+    max_model_len: int = 100
+    generation_defaults: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = "words"
+    prompts: list[list[int]] = field(default_factory=list)
+    params: list[SamplingParams] = field(default_factory=list)
+    streams: list[FakeStream] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.model = LocalModel("fake", Path("fake"), None, "folder")
+        self.spec = SimpleNamespace(quantization=None)
+        self.tokenizer = WordTokenizer(self.chat_template)
+        self.config = resolved_config(self.max_model_len)
+
+    def default_params(self, **overrides: Any) -> SamplingParams:
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return SamplingParams(**{**self.generation_defaults, **given})
+
+    def stats(self) -> Any:
+        return SimpleNamespace(prefix_hits=30, prefix_queries=40)
+
+    def submit(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> FakeStream:
+        if len(prompt_token_ids) >= self.max_model_len:
+            raise RequestError(f"prompt of {len(prompt_token_ids)} tokens, room for {self.max_model_len}")
+        self.prompts.append(list(prompt_token_ids))
+        self.params.append(params)
+        script = self.scripts.pop(0) if self.scripts else Script()
+        self.streams.append(FakeStream(script, len(prompt_token_ids)))
+        return self.streams[-1]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def resolved_config(max_model_len: int) -> ResolvedConfig:
+    return ResolvedConfig(
+        dtype="float32",
+        device="cpu",
+        kernels="cpu",
+        max_model_len=max_model_len,
+        max_num_seqs=4,
+        max_num_batched_tokens=64,
+        block_size=16,
+        num_blocks=8,
+        enable_prefix_caching=True,
+        num_threads=2,
+        seed=None,
+        weight_bytes=1 << 20,
+        workspace_bytes=1 << 20,
+        kv_bytes_per_token=1 << 10,
+        reasons={"dtype": "option"},
+    )
+
+
+class Chat:
+    """A chat state over a fake engine, with what it printed."""
+
+    def __init__(
+        self, engine: FakeEngine, flags: Mapping[str, Any] | None = None, *, verbose: bool = False
+    ) -> None:
+        self.engine = engine
+        self.printed = io.StringIO()
+        notes = Notes(Console(file=self.printed, markup=False, width=200))
+        loader = Loader(lambda on_phase: LocalBackend(engine, engine))  # type: ignore[arg-type]
+        parameters = Parameters(flags)
+        self.state = ChatState(
+            conversation=Conversation(),
+            parameters=parameters,
+            notes=notes,
+            backend=Waiting(loader, "fake", notes, parameters, verbose=verbose),
+        )
+        loader.start()
+
+    @property
+    def notes(self) -> str:
+        return self.printed.getvalue()
+
+
+class Lines:
+    """A reader that gives lines from a list."""
+
+    def __init__(self, *lines: str) -> None:
+        self._lines = list(lines)
+
+    def read(self) -> str:
+        if not self._lines:
+            raise EOFError
+        return self._lines.pop(0)

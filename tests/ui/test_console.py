@@ -1,0 +1,46 @@
+"""The consoles: colour only on a terminal, foreign text as it is, and no exit of their own."""
+
+import io
+import sys
+
+import pytest
+
+from llmcli.ui.console import stderr_console, stdout_console
+
+
+class ClosedPipe(io.StringIO):
+    """A file whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_pipe_gets_plain_text_with_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    stdout_console().print("[bold]x[/bold] :smile: 12", style="red")
+    stderr_console().print("[oops")
+    assert capsys.readouterr() == ("[bold]x[/bold] :smile: 12\n", "[oops\n")
+
+
+def test_force_color_colours_and_no_color_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stdout_console().print("x", style="red")
+    assert capsys.readouterr().out == "\x1b[31mx\x1b[0m\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    stdout_console().print("x", style="red")
+    assert "31" not in capsys.readouterr().out
+
+
+def test_columns_sets_the_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    stdout_console().print("word " * 8)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 20
+
+
+def test_a_reader_that_has_gone_is_the_callers_to_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    with pytest.raises(BrokenPipeError):
+        stdout_console().print("x")

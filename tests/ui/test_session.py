@@ -1,0 +1,172 @@
+"""A chat over a scripted engine: answers, commands, Ctrl-C, a full context, errors."""
+
+import io
+
+import pytest
+
+from llmcli.errors import CheckpointError, EngineError
+from llmcli.ui.loading import Loader
+from llmcli.ui.session import ChatSession
+from llmcli.ui.view import PlainView
+from llmcli.ui.waiting import Waiting
+from tests.ui.fake_engine import Chat, FakeEngine, Lines, Script
+
+
+def run(chat: Chat, *lines: str, first: str | None = None) -> str:
+    out = io.StringIO()
+    ChatSession(chat.state, Lines(*lines), lambda: PlainView(out)).run(first)
+    return out.getvalue()
+
+
+def users(chat: Chat) -> list[str]:
+    return [turn.user for turn in chat.state.conversation.turns]
+
+
+def test_each_message_is_answered_and_the_model_sees_what_was_said_before() -> None:
+    engine = FakeEngine([Script(("Good", " day")), Script(("Bye",))])
+    assert run(Chat(engine), "hi", "see you") == "Good day\nBye\n"
+    encode = engine.tokenizer.encode_chat
+    said = [{"content": text} for text in ("hi", "Good day", "see you")]
+    assert engine.prompts == [encode(said[:1]), encode(said)]
+
+
+def test_stats_follow_each_answer_unless_switched_off() -> None:
+    chat = Chat(FakeEngine())
+    run(chat, "hi")
+    assert "TTFT 0.25 s · 2.0 tok/s · 3 tok · prompt 2 · ctx 5/100 (5 %)" in chat.notes
+    quiet = Chat(FakeEngine())
+    run(quiet, "/set stats off", "hi")
+    assert "TTFT" not in quiet.notes
+
+
+def test_the_first_message_is_sent_as_it_is() -> None:
+    chat = Chat(FakeEngine())
+    run(chat, first="/exit is a word")
+    assert users(chat) == ["/exit is a word"]
+
+
+def test_exit_ends_the_chat() -> None:
+    chat = Chat(FakeEngine())
+    run(chat, "/exit", "never sent")
+    assert users(chat) == []
+
+
+def test_an_unknown_command_never_reaches_the_model() -> None:
+    chat = Chat(FakeEngine())
+    run(chat, "/staus", "!halp")
+    assert chat.engine.prompts == []
+    assert "did you mean /status?" in chat.notes
+    assert "did you mean /help?" in chat.notes
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_chat() -> None:
+    chat = Chat(FakeEngine([Script(("Once", " upon"), interrupted=True), Script(("Yes",))]))
+    assert run(chat, "tell me", "go on") == "Once upon\nYes\n"
+    assert chat.state.conversation.turns[0].answer == "Once upon"
+    assert chat.state.conversation.turns[0].stopped
+    assert "(stopped)" in chat.notes
+
+
+def test_regen_asks_again_with_a_new_seed_that_is_told() -> None:
+    chat = Chat(FakeEngine([Script(("one",)), Script(("two",))]), {"seed": 7})
+    run(chat, "hi", "/regen")
+    assert chat.engine.prompts[0] == chat.engine.prompts[1]
+    first, second = (params.seed for params in chat.engine.params)
+    assert first == 7
+    assert second not in (7, None)
+    assert f"seed {second}" in chat.notes
+    assert [turn.answer for turn in chat.state.conversation.turns] == ["two"]
+
+
+def test_regen_of_a_greedy_answer_says_that_it_will_be_the_same() -> None:
+    chat = Chat(FakeEngine(), {"temperature": 0.0})
+    run(chat, "hi", "/regen")
+    assert "temperature is 0" in chat.notes
+
+
+def test_regen_that_can_not_be_asked_keeps_the_old_answer() -> None:
+    chat = Chat(FakeEngine([Script(("one",))]))
+    run(chat, "hi", "/system " + "long " * 200, "/regen")
+    assert [turn.answer for turn in chat.state.conversation.turns] == ["one"]
+    assert "error: the message and the system prompt take" in chat.notes
+
+
+def test_parameters_reach_the_engine() -> None:
+    chat = Chat(FakeEngine(generation_defaults={"top_k": 40}), {"temperature": 0.5})
+    run(chat, "/set top_p 0.9", "hi")
+    params = chat.engine.params[0]
+    assert (params.temperature, params.top_p, params.top_k) == (0.5, 0.9, 40)
+
+
+def test_old_turns_that_no_longer_fit_are_left_out_with_a_line_that_says_so() -> None:
+    chat = Chat(FakeEngine(max_model_len=20))
+    run(chat, "a a a a", "b b b b", "c c c c")
+    assert "the oldest turn no longer fits the context of 20 tokens" in chat.notes
+    assert all(len(prompt) < 20 for prompt in chat.engine.prompts)
+    assert len(users(chat)) == 3
+
+
+def test_a_message_that_can_not_fit_is_an_error_with_both_numbers_and_the_chat_goes_on() -> None:
+    chat = Chat(FakeEngine(max_model_len=20))
+    run(chat, "w " * 50, "hi")
+    assert "error: the message takes 51 tokens, the context holds 20" in chat.notes
+    assert users(chat) == ["hi"]
+
+
+def test_an_answer_cut_by_the_context_or_by_max_tokens_says_which() -> None:
+    chat = Chat(FakeEngine([Script(("w",) * 17, "length")], max_model_len=20))
+    run(chat, "one two")
+    assert "cut: the context of 20 tokens is full" in chat.notes
+    chat = Chat(FakeEngine([Script(("w",) * 3, "length")]), {"max_tokens": 3})
+    run(chat, "hi")
+    assert "cut at max_tokens 3" in chat.notes
+
+
+def test_a_failed_answer_is_told_and_the_chat_goes_on() -> None:
+    chat = Chat(FakeEngine([Script(("He",), "error", "logits are not finite"), Script(("fine",))]))
+    assert run(chat, "hi", "again") == "He\nfine\n"
+    assert "error: the answer failed: logits are not finite" in chat.notes
+
+
+def test_a_model_without_chat_template_gets_the_bare_message_and_nothing_else() -> None:
+    chat = Chat(FakeEngine(chat_template=None))
+    run(chat, "/system be brief", "Once upon a", "the end")
+    assert chat.engine.prompts == [[4, 4, 1], [3, 3]]
+    assert chat.notes.count("no chat template") == 1
+    assert "no longer fit" not in chat.notes
+
+
+def test_a_model_that_can_not_be_loaded_ends_the_chat_with_its_error() -> None:
+    def fail(on_phase: object) -> None:
+        raise CheckpointError("model.safetensors is truncated")
+
+    chat = Chat(FakeEngine())
+    loader = Loader(fail)  # type: ignore[arg-type]
+    chat.state.backend = Waiting(loader, "fake", chat.state.notes, chat.state.parameters, verbose=False)
+    loader.start()
+    with pytest.raises(CheckpointError, match="truncated"):
+        run(chat, "hi")
+
+
+def test_a_dead_engine_ends_the_chat() -> None:
+    class DeadEngine(FakeEngine):
+        def submit(self, prompt_token_ids: object, params: object) -> None:  # type: ignore[override]
+            raise EngineError("the engine stopped")
+
+    with pytest.raises(EngineError):
+        run(Chat(DeadEngine()), "hi")
+
+
+def test_a_single_turn_session_ends_after_its_first_answer() -> None:
+    chat = Chat(FakeEngine())
+    out = io.StringIO()
+    ChatSession(chat.state, Lines("/status", "hi", "never sent"), lambda: PlainView(out)).run_once()
+    assert users(chat) == ["hi"]
+    assert out.getvalue() == "Hello there.\n"
+
+
+def test_verbose_tells_the_plan_and_the_origins_once() -> None:
+    chat = Chat(FakeEngine(), {"temperature": 0.5}, verbose=True)
+    run(chat, "hi", "again")
+    assert chat.notes.count("weights 1.0 MiB") == 1
+    assert "0.5 (flag)" in chat.notes

@@ -1,0 +1,26 @@
+"""The line of numbers after an answer."""
+
+from llmcli.outputs import RequestStats
+from llmcli.ui.status import context_use, nearly_full, stats_line, table
+
+
+def test_the_stats_line_tells_speed_counts_cache_and_context() -> None:
+    stats = RequestStats(1043, 980, 212, queue_s=0.0, ttft_s=0.21, total_s=0.21 + 211 / 48.3)
+    assert stats_line(stats, 8192) == (
+        "TTFT 0.21 s · 48.3 tok/s · 212 tok · prompt 1 043 (980 cached) · ctx 1 255/8 192 (15 %)"
+    )
+
+
+def test_a_single_token_has_no_rate_and_no_cache_is_not_mentioned() -> None:
+    stats = RequestStats(5, 0, 1, queue_s=0.0, ttft_s=0.5, total_s=0.5)
+    assert stats_line(stats, 100) == "TTFT 0.50 s · 1 tok · prompt 5 · ctx 6/100 (6 %)"
+
+
+def test_the_context_is_nearly_full_from_eighty_percent() -> None:
+    assert not nearly_full(79, 100)
+    assert nearly_full(80, 100)
+    assert context_use(80, 100) == "ctx 80/100 (80 %)"
+
+
+def test_a_table_aligns_its_values() -> None:
+    assert table([("a", "1"), ("long", "2")]) == "a     1\nlong  2"
