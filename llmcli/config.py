@@ -234,7 +234,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
     return ResolvedConfig(
         dtype=dtype,
         device=hardware.device,
-        kernels=config.kernels,
+        kernels=hardware.device if config.kernels == "auto" else config.kernels,
         max_model_len=max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
