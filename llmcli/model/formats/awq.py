@@ -14,6 +14,9 @@ from torch import Tensor
 from llmcli_kernels.int4_linear import Int4Weight
 
 NIBBLE_OF_COLUMN = (0, 4, 1, 5, 2, 6, 3, 7)
+COLUMNS_OF_LOW = (0, 4, 1, 5)  # of the low nibble of each byte of a word; COLUMNS_OF_HIGH of the high one
+COLUMNS_OF_HIGH = (2, 6, 3, 7)
+LOW_NIBBLES = 0x0F0F0F0F
 SYMMETRIC_ZERO = 8
 
 
@@ -37,9 +40,8 @@ def from_gemm(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size
     """Normalise the gemm form; qzeros None means symmetric."""
     n, groups = scales.shape[1], scales.shape[0]
     zeros = _symmetric_zeros(n, groups) if qzeros is None else _columns(qzeros).t().contiguous()
-    nibbles = _columns(qweight).t()
     return Int4Weight(
-        q=(nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)).contiguous(),
+        q=_rows_of_pairs(qweight),
         zeros=zeros,
         scales=scales.t().contiguous(),
         group_size=group_size,
@@ -60,6 +62,23 @@ def from_gemv(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size
         scales=scales[:, :groups].contiguous(),
         group_size=group_size,
     )
+
+
+def _rows_of_pairs(qweight: Tensor) -> Tensor:
+    """gemm words int32 [K, N/8] -> uint8 [N, K/2], two neighbouring k a byte.
+
+    Pairs are made on whole words, four columns at a time, so that only words and bytes have to change places.
+    """
+    even, odd = qweight[0::2], qweight[1::2]
+    low = (even & LOW_NIBBLES) | ((odd & LOW_NIBBLES) << 4)
+    high = ((even >> 4) & LOW_NIBBLES) | (odd & ~LOW_NIBBLES)
+    pairs, eighth = even.shape
+    rows = torch.empty((eighth, 8, pairs), dtype=torch.uint8)
+    for words, columns in ((low, COLUMNS_OF_LOW), (high, COLUMNS_OF_HIGH)):
+        by_column = words.t().contiguous().view(torch.uint8).view(eighth, pairs, 4)
+        for byte, column in enumerate(columns):
+            rows[:, column] = by_column[:, :, byte]
+    return rows.view(eighth * 8, pairs)
 
 
 def _symmetric_zeros(n: int, groups: int) -> Tensor:
