@@ -1,16 +1,20 @@
 """The engine's configuration: what the user asked for, and what it resolves to on this model and machine.
 
-`resolve` is pure: it turns every "auto" into a value and keeps the reason for each, so that `show`, `bench` and an
-error about memory all print the same sum. Knows no torch and reads no file; `engine/build.py` gathers the facts.
+`resolve` is pure: it turns every "auto" into a value and keeps the reason for each, so that `show`, `bench`
+and an error about memory all print the same sum. Knows no torch and reads no file; `engine/build.py` gathers
+the facts.
 """
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from llmcli.errors import DoesNotFitError, UsageError, quote
+from llmcli.sampling import MAX_SEED
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -21,6 +25,8 @@ AUTO_CPU_KV_SHARE = 0.5  # of the memory that is free once the weights are in: a
 AUTO_KV_SEQUENCES = 16  # auto takes no more than this many sequences of the full length ...
 AUTO_KV_BYTES = 4 * GIB  # ... or this much, whichever is more
 FULL_LENGTH_MARGIN_BLOCKS = 1
+OPTIONAL_COUNTS = ("max_model_len", "num_threads", "kv_cache_memory")
+COUNTS = (*OPTIONAL_COUNTS, "max_num_seqs", "max_num_batched_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +62,28 @@ class EngineConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype != "auto" and self.dtype not in DTYPES:
+        if self.dtype not in ("auto", *DTYPES):  # a tuple: the value may be of any type
             raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {quote(self.dtype)}")
         if self.device not in ("auto", "cpu"):
             raise UsageError(f"--device must be auto or cpu, got {quote(self.device)}")
-        if self.block_size not in BLOCK_SIZES:
-            raise UsageError(
-                f"--block-size must be one of {', '.join(map(str, BLOCK_SIZES))}, got {quote(self.block_size)}"
-            )
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_threads", "kv_cache_memory"):
+        if not isinstance(self.block_size, int) or self.block_size not in BLOCK_SIZES:
+            sizes = ", ".join(map(str, BLOCK_SIZES))
+            raise UsageError(f"--block-size must be one of {sizes}, got {quote(self.block_size)}")
+        for name in COUNTS:
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is None and name in OPTIONAL_COUNTS:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, got {quote(value)}")
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise UsageError(f"--gpu-memory-utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}")
+        share = self.gpu_memory_utilization
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise UsageError(f"--gpu-memory-utilization must be above 0 and at most 1, got {quote(share)}")
+        caching = self.enable_prefix_caching
+        if not isinstance(caching, bool):
+            raise UsageError(f"enable_prefix_caching must be true or false, got {quote(caching)}")
+        seed = 0 if self.seed is None else self.seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"seed must be an integer in 0..{MAX_SEED}, got {quote(seed)}")
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> "EngineConfig":
@@ -92,7 +106,8 @@ class ModelFacts:
     Attributes:
         num_layers, num_kv_heads, head_dim: of the KV cache.
         max_position: the context the model was made for, in tokens (rope scaling included).
-        dense_parameters: number of weights that are kept in the engine's dtype (embeddings, norms, dense layers).
+        dense_parameters: number of weights that are kept in the engine's dtype (embeddings, norms, dense
+            layers).
         quantized_bytes: bytes of the packed int4 layers, scales and zeros included.
         checkpoint_dtype: dtype that the checkpoint's dense tensors have.
         hidden_size, vocab_size: for the workspace of a step.
@@ -179,25 +194,25 @@ def human_bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
 
 
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]|kB|[KMG]B|[KMG]iB)?")
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
 def parse_number(text: str) -> int:
     """A human number of tokens or bytes: 8k is 8000, 8K is 8192, 1.5G, 512MiB, 2GB (decimal), 4096.
 
+    With a unit a fraction is rounded down: 1.1G is 1181116006.
+
     Raises:
-        ValueError: not such a number.
+        ValueError: not such a number, or not below 2**63.
     """
-    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    clean = text.strip().replace("_", "").replace(",", "")
-    number, suffix = clean, ""
-    for end in ("KiB", "MiB", "GiB"):
-        if clean.endswith(end):
-            number, suffix = clean[:-3], end[0]
-    for end in ("KB", "MB", "GB"):
-        if clean.endswith(end):
-            number, suffix = clean[:-2], end[0].lower()
-    if not suffix and clean[-1:] in units and clean[-1:]:
-        number, suffix = clean[:-1], clean[-1]
-    value = float(number) * units[suffix]
-    if not 0 <= value < 2**63 or value != int(value):
+    match = _NUMBER.fullmatch(text.strip().replace("_", "").replace(",", ""))
+    if match is None:
+        raise ValueError(f"not a whole number: {text!r}")
+    number, suffix = match[1], match[2] or ""
+    unit = suffix[:1].lower() if suffix.endswith("B") and "i" not in suffix else suffix[:1]
+    value = Fraction(number) * _UNITS.get(unit, 1)
+    if value >= 2**63 or (not suffix and value.denominator != 1):
         raise ValueError(f"not a whole number: {text!r}")
     return int(value)
 
@@ -217,19 +232,19 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
     reasons: dict[str, str] = {}
     dtype = _resolve_dtype(config, model, hardware, reasons)
     per_token = kv_bytes_per_token(model, dtype)
-    workspace = _workspace_bytes(config, model)
     if config.max_model_len is not None and config.max_model_len > model.max_position:
         raise UsageError(
             f"--max-model-len {config.max_model_len} is beyond the model's {model.max_position} positions",
             fix=f"use --max-model-len {model.max_position} or less",
         )
-
-    weights = model.weight_bytes(dtype)
-    kv_budget = _kv_budget(config, model, hardware, weights, workspace, per_token, reasons)
-    num_blocks = kv_budget // (config.block_size * per_token)
-    fits = (num_blocks - FULL_LENGTH_MARGIN_BLOCKS) * config.block_size
-    max_model_len = _resolve_max_model_len(config, model, hardware, fits, per_token, weights, workspace, reasons)
-    threads = config.num_threads or hardware.num_cores
+    memory = _Memory(
+        free=hardware.free_memory,
+        weights=model.weight_bytes(dtype),
+        workspace=_workspace_bytes(config, model),
+        block=config.block_size * per_token,
+    )
+    num_blocks = _kv_budget(config, model, memory, reasons) // memory.block
+    max_model_len = _resolve_max_model_len(config, model, memory, num_blocks, reasons)
     reasons["num_threads"] = "option" if config.num_threads else "cores that the process may use"
     return ResolvedConfig(
         dtype=dtype,
@@ -241,13 +256,32 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
         block_size=config.block_size,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,
-        num_threads=threads,
+        num_threads=config.num_threads or hardware.num_cores,
         seed=config.seed,
-        weight_bytes=weights,
-        workspace_bytes=workspace,
+        weight_bytes=memory.weights,
+        workspace_bytes=memory.workspace,
         kv_bytes_per_token=per_token,
         reasons=reasons,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Bytes: what is free before the model comes, what it takes, and one block of the KV cache."""
+
+    free: int
+    weights: int
+    workspace: int
+    block: int
+
+    @property
+    def left(self) -> int:
+        """For the KV cache."""
+        return self.free - self.weights - self.workspace
+
+    def taken(self) -> str:
+        weights, workspace = human_bytes(self.weights), human_bytes(self.workspace)
+        return f"weights {weights} + workspace {workspace} of {human_bytes(self.free)} free"
 
 
 def _resolve_dtype(
@@ -272,59 +306,55 @@ def _workspace_bytes(config: EngineConfig, model: ModelFacts) -> int:
     return rows * model.hidden_size * 4 * 16 + min(rows, config.max_num_seqs) * model.vocab_size * 4 * 3
 
 
-def _kv_budget(
-    config: EngineConfig,
-    model: ModelFacts,
-    hardware: HardwareFacts,
-    weights: int,
-    workspace: int,
-    per_token: int,
-    reasons: dict[str, str],
-) -> int:
-    """Bytes that the KV cache may take."""
-    if config.kv_cache_memory is not None:
-        reasons["num_blocks"] = "--kv-cache-memory"
-        return config.kv_cache_memory
-    free = hardware.free_memory - weights - workspace
-    if free <= 0:
-        need = weights + workspace
+def _blocks_for(length: int, block_size: int) -> int:
+    """Blocks that make sure of one sequence of `length` tokens."""
+    return -(-length // block_size) + FULL_LENGTH_MARGIN_BLOCKS
+
+
+def _kv_budget(config: EngineConfig, model: ModelFacts, memory: _Memory, reasons: dict[str, str]) -> int:
+    """Bytes that the KV cache may take; never more than are left beside weights and workspace."""
+    if memory.left <= 0:
+        need = human_bytes(memory.weights + memory.workspace)
         raise DoesNotFitError(
-            f"the model does not fit: weights {human_bytes(weights)} + workspace {human_bytes(workspace)}"
-            f" = {human_bytes(need)}, free memory {human_bytes(hardware.free_memory)}",
+            f"the model does not fit: it needs {need}, free memory is {human_bytes(memory.free)}",
+            why=memory.taken(),
             fix="close other programs, or choose a smaller or a quantized (AWQ) model",
         )
-    length = min(config.max_model_len or model.max_position, model.max_position)
-    wanted = max(AUTO_KV_BYTES, length * AUTO_KV_SEQUENCES * per_token)
-    budget = min(int(free * AUTO_CPU_KV_SHARE), wanted, config.max_num_seqs * (length + config.block_size) * per_token)
-    reasons["num_blocks"] = f"from {human_bytes(free)} free after the weights"
-    return budget
+    if config.kv_cache_memory is not None:
+        reasons["num_blocks"] = "--kv-cache-memory"
+        if config.kv_cache_memory > memory.left:
+            raise DoesNotFitError(
+                f"--kv-cache-memory {human_bytes(config.kv_cache_memory)} is more than the"
+                f" {human_bytes(memory.left)} that are left",
+                why=memory.taken(),
+                fix=f"use at most --kv-cache-memory {memory.left // MIB}MiB, or leave it out",
+            )
+        return config.kv_cache_memory
+    sequence = _blocks_for(config.max_model_len or model.max_position, config.block_size) * memory.block
+    reasons["num_blocks"] = f"from {human_bytes(memory.left)} free after the weights"
+    wanted = max(AUTO_KV_BYTES, AUTO_KV_SEQUENCES * sequence)
+    return min(int(memory.left * AUTO_CPU_KV_SHARE), wanted, config.max_num_seqs * sequence)
 
 
 def _resolve_max_model_len(
-    config: EngineConfig,
-    model: ModelFacts,
-    hardware: HardwareFacts,
-    fits: int,
-    per_token: int,
-    weights: int,
-    workspace: int,
-    reasons: dict[str, str],
+    config: EngineConfig, model: ModelFacts, memory: _Memory, num_blocks: int, reasons: dict[str, str]
 ) -> int:
-    wanted = config.max_model_len
-    if wanted is None:
-        reasons["max_model_len"] = "the model's" if fits >= model.max_position else "the longest that fits"
+    fits = max(0, num_blocks - FULL_LENGTH_MARGIN_BLOCKS) * config.block_size
+    if config.max_model_len is None:
+        least = min(2 * config.block_size, model.max_position)
         wanted = min(model.max_position, fits)
-        least = 2 * config.block_size
+        reasons["max_model_len"] = "the model's" if wanted == model.max_position else "the longest that fits"
     else:
+        least = wanted = config.max_model_len
         reasons["max_model_len"] = "option"
-        least = wanted
-    if fits < min(least, model.max_position) or wanted < 1:
-        need = (least + FULL_LENGTH_MARGIN_BLOCKS * config.block_size) * per_token
-        have = max(0, fits + FULL_LENGTH_MARGIN_BLOCKS * config.block_size) * per_token
-        raise DoesNotFitError(
-            f"the KV cache does not fit: {least:,} tokens need {human_bytes(need)}, there is room for {human_bytes(have)}",
-            why=f"weights {human_bytes(weights)} + workspace {human_bytes(workspace)}"
-            f" of {human_bytes(hardware.free_memory)} free; {human_bytes(per_token)} per token",
-            fix=f"use --max-model-len {max(fits, 0)}" if fits >= 2 * config.block_size else "use more --kv-cache-memory",
-        )
-    return wanted
+    if fits >= least:
+        return wanted
+    need = _blocks_for(least, config.block_size) * memory.block
+    shorter = f"use --max-model-len {fits} or less" if fits >= 2 * config.block_size else ""
+    more = f"use --kv-cache-memory {-(-need // MIB)}MiB" if -(-need // MIB) * MIB <= memory.left else ""
+    raise DoesNotFitError(
+        f"the KV cache does not fit: {least:,} tokens need {human_bytes(need)},"
+        f" there is room for {human_bytes(num_blocks * memory.block)}",
+        why=f"{memory.taken()}; {human_bytes(memory.block / config.block_size)} per token",
+        fix=", or ".join(filter(None, (shorter, more))) or "close other programs, or choose a smaller model",
+    )

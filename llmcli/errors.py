@@ -27,7 +27,9 @@ MAX_QUOTED = 200
 def quote(value: object, limit: int = MAX_QUOTED) -> str:
     """Show an untrusted value in a message: control characters escaped, at most `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    clean = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

@@ -38,7 +38,12 @@ class LLM:
     """
 
     def __init__(
-        self, model: str | Path | None = None, *, revision: str | None = None, offline: bool = False, **options: Any
+        self,
+        model: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        offline: bool = False,
+        **options: Any,
     ) -> None:
         config = EngineConfig.from_mapping(options)
         name = None if model is None else str(model)
@@ -110,11 +115,15 @@ class LLM:
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, Mapping):
             if set(prompt) not in ({"prompt"}, {"prompt_token_ids"}):
-                raise RequestError("a prompt object needs exactly one key: prompt or prompt_token_ids", param="prompt")
-            prompt = prompt["prompt"] if "prompt" in prompt else prompt["prompt_token_ids"]
-        if isinstance(prompt, str):
-            return prompt, self.engine.tokenizer.encode(prompt)
-        return None, list(prompt)
+                raise RequestError(
+                    "a prompt object needs exactly one key: prompt or prompt_token_ids", param="prompt"
+                )
+            (content,) = prompt.values()
+        else:
+            content = prompt
+        if isinstance(content, str):
+            return content, self.engine.tokenizer.encode(content)
+        return None, list(content)
 
     def _run(
         self,
@@ -154,7 +163,9 @@ class LLM:
         if isinstance(sampling_params, SamplingParams):
             return [sampling_params] * count
         if len(sampling_params) != count:
-            raise RequestError(f"{len(sampling_params)} sampling_params for {count} prompts", param="sampling_params")
+            raise RequestError(
+                f"{len(sampling_params)} sampling_params for {count} prompts", param="sampling_params"
+            )
         return list(sampling_params)
 
 

@@ -94,13 +94,16 @@ class SamplingParams:
         _check_int("min_tokens", self.min_tokens, 0, MAX_TOKENS)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(
-                f"min_tokens {self.min_tokens} is greater than max_tokens {self.max_tokens}", param="min_tokens"
+                f"min_tokens {self.min_tokens} is greater than max_tokens {self.max_tokens}",
+                param="min_tokens",
             )
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
             if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"{name} must be true or false, got {quote(getattr(self, name))}", param=name)
+                raise RequestError(
+                    f"{name} must be true or false, got {quote(getattr(self, name))}", param=name
+                )
         self._check_stop()
         self._check_logit_bias()
 
@@ -110,7 +113,8 @@ class SamplingParams:
         for text in self.stop:
             if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARS:
                 raise RequestError(
-                    f"each stop must be a string of 1 to {MAX_STOP_CHARS} characters, got {quote(text)}", param="stop"
+                    f"each stop must be a string of 1 to {MAX_STOP_CHARS} characters, got {quote(text)}",
+                    param="stop",
                 )
         for token_id in self.stop_token_ids:
             _check_int("stop_token_ids", token_id, 0, MAX_TOKENS)
@@ -118,9 +122,13 @@ class SamplingParams:
     def _check_logit_bias(self) -> None:
         bias = self.logit_bias
         if not isinstance(bias, Mapping):
-            raise RequestError(f"logit_bias must map token ids to numbers, got {quote(bias)}", param="logit_bias")
+            raise RequestError(
+                f"logit_bias must map token ids to numbers, got {quote(bias)}", param="logit_bias"
+            )
         if len(bias) > MAX_LOGIT_BIAS:
-            raise RequestError(f"logit_bias has {len(bias)} entries, at most {MAX_LOGIT_BIAS}", param="logit_bias")
+            raise RequestError(
+                f"logit_bias has {len(bias)} entries, at most {MAX_LOGIT_BIAS}", param="logit_bias"
+            )
         checked: dict[int, float] = {}
         for key, value in bias.items():
             if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10:

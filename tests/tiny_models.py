@@ -48,8 +48,16 @@ def base_config(**changes: Any) -> dict[str, Any]:
 
 def transformers_model(config: dict[str, Any], seed: int = 0) -> Any:
     """A float32 transformers model of a config, with weights large enough that logits are decided."""
-    from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     classes: dict[str, Any] = {
         "llama": (LlamaConfig, LlamaForCausalLM),
@@ -70,7 +78,9 @@ def transformers_model(config: dict[str, Any], seed: int = 0) -> Any:
 def save_checkpoint(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "model.safetensors"
+    )
     return folder
 
 
@@ -116,7 +126,7 @@ def pack_gemm(matrix: Quantized) -> dict[str, torch.Tensor]:
 def pack_gemv(matrix: Quantized) -> dict[str, torch.Tensor]:
     n, groups = matrix.scales.shape
     step = {32: 4, 64: 2}.get(matrix.group, 1)
-    width = -(-(-(-groups // 8)) // step) * step
+    width = ((groups + 7) // 8 + step - 1) // step * step
 
     def words(rows: torch.Tensor) -> torch.Tensor:
         nibbles = rows.reshape(rows.shape[0], -1, 8).to(torch.int64)
@@ -126,11 +136,20 @@ def pack_gemv(matrix: Quantized) -> dict[str, torch.Tensor]:
     def padded(rows: torch.Tensor) -> torch.Tensor:
         return torch.cat([rows, rows.new_zeros(n, width * 8 - groups)], dim=1)
 
-    return {"qweight": words(matrix.q), "qzeros": words(padded(matrix.zeros)), "scales": padded(matrix.scales)}
+    return {
+        "qweight": words(matrix.q),
+        "qzeros": words(padded(matrix.zeros)),
+        "scales": padded(matrix.scales),
+    }
 
 
 def awq_checkpoints(
-    folder: Path, config: dict[str, Any], version: str, group: int, skipped: tuple[str, ...] = (), symmetric: bool = False
+    folder: Path,
+    config: dict[str, Any],
+    version: str,
+    group: int,
+    skipped: tuple[str, ...] = (),
+    symmetric: bool = False,
 ) -> tuple[Path, Path]:
     """The same model twice: quantized, and dense with the dequantised weights; skipped modules are dense in both."""
     pack = pack_gemm if version == "gemm" else pack_gemv

@@ -22,23 +22,35 @@ def bench(
     model: ModelArgument = None,
     *,
     prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", "-p", parser=human_number, metavar="N", help="Length of the timed prompt.")
+        int,
+        typer.Option(
+            "--prompt-tokens", "-p", parser=human_number, metavar="N", help="Length of the timed prompt."
+        ),
     ] = 512,
     output_tokens: Annotated[
-        int, typer.Option("--output-tokens", "-n", parser=human_number, metavar="N", help="Tokens each sequence generates.")
+        int,
+        typer.Option(
+            "--output-tokens", "-n", parser=human_number, metavar="N", help="Tokens each sequence generates."
+        ),
     ] = 128,
     context: Annotated[
         int,
-        typer.Option("--context", "-d", parser=human_number, metavar="N", help="Prompt tokens generation starts from."),
+        typer.Option(
+            "--context", "-d", parser=human_number, metavar="N", help="Prompt tokens generation starts from."
+        ),
     ] = 128,
     batch: Annotated[
-        Any, typer.Option("--batch", "-b", parser=_batches, metavar="SIZES", help="Sequences at once, such as 1,4,8,16.")
+        Any,
+        typer.Option(
+            "--batch", "-b", parser=_batches, metavar="SIZES", help="Sequences at once, such as 1,4,8,16."
+        ),
     ] = "1,4,8,16",
     repeats: Annotated[
         int, typer.Option("--repeats", "-r", parser=human_number, metavar="N", help="Runs of each test.")
     ] = 5,
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="FILE", help="Also write the result as JSON to this file.")
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Also write the result as JSON to this file."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -64,13 +76,17 @@ def bench(
     )
     config = engine.config()
     if save is not None and not save.absolute().parent.is_dir():
-        raise UsageError(f"--save {quote(str(save))}: the folder {quote(str(save.absolute().parent))} does not exist")
+        raise UsageError(
+            f"--save {quote(str(save))}: the folder {quote(str(save.absolute().parent))} does not exist"
+        )
 
     from llmcli.engine.build import build_engine
     from llmcli.hub.models import resolve_model
 
     notice = _silent if quiet else _notice
-    built = build_engine(resolve_model(model, revision=source.revision, offline=source.offline), config, on_phase=notice)
+    built = build_engine(
+        resolve_model(model, revision=source.revision, offline=source.offline), config, on_phase=notice
+    )
     result, finished = _measure(built, plan, notice)
     if save is not None:
         save.write_text(json.dumps(result, indent=1) + "\n")

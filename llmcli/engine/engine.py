@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmcli.config import ResolvedConfig
+from llmcli.engine.choice import Choice
 from llmcli.errors import EngineError, RequestError, quote
 from llmcli.hub.models import LocalModel
-from llmcli.engine.choice import Choice
 from llmcli.model.spec import ModelSpec
 from llmcli.outputs import FinishReason, TokenEvent
 from llmcli.runtime.runner import Runner
@@ -124,7 +124,8 @@ class Engine:
             for position, token_id in enumerate(ids):
                 if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < vocab:
                     raise RequestError(
-                        f"{name}: token id {quote(token_id)} at index {position} is not in 0..{vocab - 1}", param=name
+                        f"{name}: token id {quote(token_id)} at index {position} is not in 0..{vocab - 1}",
+                        param=name,
                     )
         self._scheduler.check_fits(self._request(tuple(prompt_token_ids), params, 0, 0))
 
@@ -220,7 +221,9 @@ class Engine:
         for request_id in list(self._requests):
             self.abort(request_id)
 
-    def _request(self, prompt_ids: tuple[int, ...], params: SamplingParams, seed: int, choice: int) -> Request:
+    def _request(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, seed: int, choice: int
+    ) -> Request:
         return Request(
             seq_id=next(self._seq_ids),
             prompt_ids=prompt_ids,

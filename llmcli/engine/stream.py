@@ -69,7 +69,9 @@ class EngineThread:
             raise EngineError(self._failure or "the engine is closed")
         self.engine.check(prompt_token_ids, params)
         request_id = f"stream-{next(self._ids)}"
-        stream = Stream(request_id, params.n, lambda: self._commands.put(lambda: self.engine.abort(request_id)))
+        stream = Stream(
+            request_id, params.n, lambda: self._commands.put(lambda: self.engine.abort(request_id))
+        )
         self._commands.put(lambda: self._add(stream, prompt_token_ids, params))
         return stream
 

@@ -55,7 +55,7 @@ class BenchPlan:
         if longest > config.max_model_len:
             raise UsageError(
                 f"the plan needs {longest} tokens of context, the engine has {config.max_model_len}",
-                fix=f"use smaller --prompt-tokens, --context or --output-tokens (together at most {config.max_model_len})",
+                fix="use a smaller --prompt-tokens, --context or --output-tokens",
             )
         blocks = -(-(self.context_tokens + self.output_tokens) // config.block_size) * max(self.batches)
         if max(self.batches) > config.max_num_seqs or blocks > config.num_blocks:
@@ -72,7 +72,7 @@ class Measurement:
 
     Attributes:
         kind: "prompt" (processing) or "generate".
-        weight_bytes_per_s: weights read in a second at the median rate; None for prompts, which are bound by arithmetic.
+        weight_bytes_per_s: weights read in a second at the median rate; None for prompts (arithmetic bound).
     """
 
     kind: str

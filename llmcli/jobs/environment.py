@@ -50,6 +50,12 @@ def cpu_name() -> str:
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     fields = {name.strip(): value.strip() for name, value in fields.items()}
     known = set(fields.get("flags", "").split())
-    names = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_tile": "AMX"}
+    names = {
+        "avx2": "AVX2",
+        "avx512f": "AVX-512",
+        "avx512_vnni": "VNNI",
+        "avx512_bf16": "BF16",
+        "amx_tile": "AMX",
+    }
     found = ", ".join(shown for flag, shown in names.items() if flag in known)
     return f"{fields.get('model name', platform.machine())}" + (f" ({found})" if found else "")

@@ -10,7 +10,9 @@ from llmcli.sampling import SamplingParams
 FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-def read_generation_config(folder: Path, spec: ModelSpec) -> tuple[dict[str, Any], tuple[int, ...], list[str]]:
+def read_generation_config(
+    folder: Path, spec: ModelSpec
+) -> tuple[dict[str, Any], tuple[int, ...], list[str]]:
     """Read the file, if there is one.
 
     Returns:
@@ -45,5 +47,7 @@ def _eos_ids(value: Any, path: Path, spec: ModelSpec) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for token_id in ids:
         if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < spec.vocab_size:
-            raise CheckpointError(f"{path}: eos_token_id {quote(token_id)} is not in 0..{spec.vocab_size - 1}")
+            raise CheckpointError(
+                f"{path}: eos_token_id {quote(token_id)} is not in 0..{spec.vocab_size - 1}"
+            )
     return tuple(dict.fromkeys((*ids, *spec.eos_ids)))

@@ -54,7 +54,10 @@ class ConcatLinear:
 
 
 def merge(
-    weights: Sequence[Tensor | Int4Weight], biases: Sequence[Tensor | None], kernels: KernelSet, dtype: torch.dtype
+    weights: Sequence[Tensor | Int4Weight],
+    biases: Sequence[Tensor | None],
+    kernels: KernelSet,
+    dtype: torch.dtype,
 ) -> Linear:
     """One layer for several matrices that share their input, in order.
 
@@ -80,4 +83,6 @@ def _merge_biases(
     if all(bias is None for bias in biases):
         return None
     sizes = [w.N if isinstance(w, Int4Weight) else w.shape[0] for w in weights]
-    return torch.cat([torch.zeros(n, dtype=dtype) if b is None else b for n, b in zip(sizes, biases, strict=True)])
+    return torch.cat(
+        [torch.zeros(n, dtype=dtype) if b is None else b for n, b in zip(sizes, biases, strict=True)]
+    )

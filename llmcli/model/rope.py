@@ -62,7 +62,9 @@ def _yarn(spec: RopeSpec) -> torch.Tensor:
     dim, extra = spec.head_dim, spec.extra
 
     def dimension(rotations: float) -> float:
-        return dim * math.log(spec.original_positions / (rotations * 2 * math.pi)) / (2 * math.log(spec.theta))
+        return (
+            dim * math.log(spec.original_positions / (rotations * 2 * math.pi)) / (2 * math.log(spec.theta))
+        )
 
     low, high = dimension(extra.get("beta_fast", 32.0)), dimension(extra.get("beta_slow", 1.0))
     if extra.get("truncate", 1.0):

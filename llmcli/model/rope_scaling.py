@@ -78,6 +78,10 @@ def read_rope_spec(config: Mapping[str, Any], path: Path, head_dim: int, max_pos
     block = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(block, dict):
         raise CheckpointError(f"{path}: rope_scaling must be an object, got {quote(block)}")
+    if any(isinstance(value, dict) for value in block.values()):
+        raise UnsupportedModelError(
+            f"{path}: rope parameters per kind of layer are not supported: {quote(block)}"
+        )
     kind = block.get("rope_type", block.get("type", "default"))
     if kind not in ROPE_TYPES:
         raise UnsupportedModelError(
@@ -85,25 +89,39 @@ def read_rope_spec(config: Mapping[str, Any], path: Path, head_dim: int, max_pos
         )
     partial = block.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     if partial != 1.0:
-        raise UnsupportedModelError(f"{path}: partial_rotary_factor {quote(partial)} is not supported", fix="supported: 1.0")
-    theta = _number(block.get("rope_theta", config.get("rope_theta", 10000.0)), "rope_theta", path)
+        raise UnsupportedModelError(
+            f"{path}: partial_rotary_factor {quote(partial)} is not supported", fix="supported: 1.0"
+        )
+    theta = _number(block.get("rope_theta", config.get("rope_theta", 10000.0)), "rope_theta", path, above=1)
     for name in _REQUIRED.get(kind, ()):
         if block.get(name) is None:
             raise CheckpointError(f"{path}: rope type {kind} needs {name}")
     factor = _number(block.get("factor", 1.0), "rope factor", path)
     original = block.get("original_max_position_embeddings", max_positions)
     extra = {
-        name: float(block[name]) if isinstance(block[name], bool) else _number(block[name], name, path)
+        name: float(block[name])
+        if isinstance(block[name], bool) and name == "truncate"
+        else _number(block[name], name, path)
         for name in _EXTRAS.get(kind, ())
         if block.get(name) is not None
     }
+    if kind == "dynamic" and head_dim == 2:
+        raise UnsupportedModelError(f"{path}: rope type dynamic needs a head_dim above 2")
     if kind == "llama3" and extra["high_freq_factor"] <= extra["low_freq_factor"]:
         raise CheckpointError(f"{path}: high_freq_factor must be above low_freq_factor")
-    positions = max_positions if kind == "dynamic" else int(_number(original, "original_max_position_embeddings", path))
-    return RopeSpec(kind, theta, head_dim, factor, positions, extra)
+    positions = _number(original, "original_max_position_embeddings", path)
+    if positions != int(positions):
+        raise CheckpointError(
+            f"{path}: original_max_position_embeddings must be whole, got {quote(original)}"
+        )
+    return RopeSpec(
+        kind, theta, head_dim, factor, max_positions if kind == "dynamic" else int(positions), extra
+    )
 
 
-def _number(value: Any, name: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise CheckpointError(f"{path}: {name} must be a number above 0, got {quote(value)}")
+def _number(value: Any, name: str, path: Path, above: int = 0) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < 1e12:
+        raise CheckpointError(
+            f"{path}: {name} must be a number above {above} and below 1e12, got {quote(value)}"
+        )
     return float(value)

@@ -16,6 +16,7 @@ from llmcli.model.rope_scaling import RopeSpec, read_rope_spec
 
 MAX_CONFIG_BYTES = 4 << 20
 AWQ_GROUP_SIZES = (32, 64, 128, -1)
+LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,21 @@ def read_model_spec(folder: Path) -> ModelSpec:
     heads = fields.int("num_attention_heads", 1, 1 << 14)
     kv_heads = fields.int("num_key_value_heads", 1, 1 << 14, default=heads)
     head_dim = fields.int("head_dim", 2, 1 << 12, default=family.head_dim_default or max(2, hidden // heads))
-    if "head_dim" not in config and family.head_dim_default is None and hidden % heads:
-        raise CheckpointError(f"{path}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    if config.get("head_dim") is None and family.head_dim_default is None and hidden % heads:
+        raise CheckpointError(
+            f"{path}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}"
+        )
     if heads % kv_heads:
-        raise CheckpointError(f"{path}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
+        raise CheckpointError(
+            f"{path}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+        )
     if head_dim % 2:
         raise CheckpointError(f"{path}: head_dim {head_dim} is odd; the rotary embedding needs pairs")
     activation = config.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
-        raise UnsupportedModelError(f"{path}: hidden_act {quote(activation)} is not supported", fix="supported: silu")
+        raise UnsupportedModelError(
+            f"{path}: hidden_act {quote(activation)} is not supported", fix="supported: silu"
+        )
 
     num_layers = fields.int("num_hidden_layers", 1, 1024)
     vocab = fields.int("vocab_size", 1, 1 << 22)
@@ -146,9 +153,7 @@ def read_model_spec(folder: Path) -> ModelSpec:
         qk_norm=family.qk_norm,
         sliding_windows=_sliding_windows(fields, family, num_layers),
         checkpoint_dtype=_dtype(config),
-        bos_id=_token_ids(config.get("bos_token_id"), "bos_token_id", vocab, path)[0:1][0]
-        if config.get("bos_token_id") is not None
-        else None,
+        bos_id=next(iter(_token_ids(config.get("bos_token_id"), "bos_token_id", vocab, path)), None),
         eos_ids=_token_ids(config.get("eos_token_id"), "eos_token_id", vocab, path),
         quantization=_quantization(config, folder),
     )
@@ -162,7 +167,7 @@ def read_json_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any
     """
     try:
         if not path.is_file():
-            raise FileNotFoundError(2, "no such file")
+            raise OSError(2, "not a regular file" if path.exists() else "no such file")
         size = path.stat().st_size
         if size > limit:
             raise CheckpointError(f"{path} has {size:,} bytes, at most {limit:,} are read")
@@ -204,8 +209,13 @@ def _sliding_windows(fields: "_Fields", family: Architecture, num_layers: int) -
         return (None,) * num_layers
     kinds = config.get("layer_types")
     if kinds is not None:
-        if not isinstance(kinds, list) or len(kinds) != num_layers:
-            raise CheckpointError(f"{fields.path}: layer_types must be a list of {num_layers} names")
+        if (
+            not isinstance(kinds, list)
+            or len(kinds) != num_layers
+            or not all(k in LAYER_TYPES for k in kinds)
+        ):
+            names = " or ".join(LAYER_TYPES)
+            raise CheckpointError(f"{fields.path}: layer_types must be a list of {num_layers} times {names}")
         return tuple(window if kind == "sliding_attention" else None for kind in kinds)
     first = fields.int("max_window_layers", 0, 1 << 14, default=28)
     return tuple(window if layer >= first else None for layer in range(num_layers))
@@ -237,7 +247,8 @@ def _quantization(config: Mapping[str, Any], folder: Path) -> AwqSpec | None:
     method = block.get("quant_method")
     if method != "awq":
         raise UnsupportedModelError(
-            f"{path}: quantization {quote(method)} is not supported", fix="supported: awq (4 bits), or no quantization"
+            f"{path}: quantization {quote(method)} is not supported",
+            fix="supported: awq (4 bits), or no quantization",
         )
     return _awq(block, path)
 
@@ -247,21 +258,27 @@ def _awq(block: Mapping[str, Any], path: Path) -> AwqSpec:
     group = block.get("group_size", block.get("q_group_size", 128))
     version = str(block.get("version", "gemm")).lower()
     zero_point = block.get("zero_point", True)
-    if bits != 4 or isinstance(bits, bool):
-        raise UnsupportedModelError(f"{path}: AWQ with {quote(bits)} bits is not supported", fix="supported: 4 bits")
-    if group not in AWQ_GROUP_SIZES or isinstance(group, bool):
+    if bits != 4:
+        raise UnsupportedModelError(
+            f"{path}: AWQ with {quote(bits)} bits is not supported", fix="supported: 4 bits"
+        )
+    if not isinstance(group, int) or group not in AWQ_GROUP_SIZES:
         raise UnsupportedModelError(
             f"{path}: AWQ group_size {quote(group)} is not supported",
             fix=f"supported: {', '.join(map(str, AWQ_GROUP_SIZES))}",
         )
     if version not in ("gemm", "gemv"):
-        raise UnsupportedModelError(f"{path}: AWQ version {quote(version)} is not supported", fix="supported: gemm, gemv")
+        raise UnsupportedModelError(
+            f"{path}: AWQ version {quote(version)} is not supported", fix="supported: gemm, gemv"
+        )
     if not isinstance(zero_point, bool):
         raise CheckpointError(f"{path}: zero_point must be true or false, got {quote(zero_point)}")
     skipped = block.get("modules_to_not_convert") or []
     if not isinstance(skipped, list) or not all(isinstance(name, str) for name in skipped):
         raise CheckpointError(f"{path}: modules_to_not_convert must be a list of names")
-    return AwqSpec(group_size=group, zero_point=zero_point, version=version, modules_to_not_convert=tuple(skipped))
+    return AwqSpec(
+        group_size=group, zero_point=zero_point, version=version, modules_to_not_convert=tuple(skipped)
+    )
 
 
 class _Fields:
@@ -278,13 +295,17 @@ class _Fields:
         if value is None:
             raise CheckpointError(f"{self.path}: {name} is missing")
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise CheckpointError(f"{self.path}: {name} must be an integer in {low}..{high}, got {quote(value)}")
+            raise CheckpointError(
+                f"{self.path}: {name} must be an integer in {low}..{high}, got {quote(value)}"
+            )
         return value
 
     def float(self, name: str, low: float, high: float, *, default: float) -> float:
         value = self.config.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise CheckpointError(f"{self.path}: {name} must be a number in {low:g}..{high:g}, got {quote(value)}")
+            raise CheckpointError(
+                f"{self.path}: {name} must be a number in {low:g}..{high:g}, got {quote(value)}"
+            )
         return float(value)
 
     def bool(self, name: str, default: bool) -> bool:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llmcli.errors import CheckpointError, UnsupportedModelError, quote
 from llmcli.model.checkpoint import AGAIN, TensorInfo, read_checkpoint
 from llmcli.model.formats import awq
 from llmcli.model.linear import DenseLinear, Linear, merge
-from llmcli.model.spec import ModelSpec
+from llmcli.model.spec import AwqSpec, ModelSpec
 from llmcli_kernels import KernelSet
 from llmcli_kernels.int4_linear import Int4Weight
 
@@ -121,7 +121,8 @@ class _Reader:
         info = self._info(name, shape)
         if info.dtype not in DENSE_DTYPES:
             raise UnsupportedModelError(
-                f"tensor {name} in {info.file} has dtype {info.dtype}", fix=f"supported: {', '.join(DENSE_DTYPES)}"
+                f"tensor {name} in {info.file} has dtype {info.dtype}",
+                fix=f"supported: {', '.join(DENSE_DTYPES)}",
             )
         return self._take(name).to(self.dtype, copy=True)
 
@@ -130,47 +131,67 @@ class _Reader:
         name = "model.embed_tokens.weight"
         return "lm_head.weight" if self.spec.tie_word_embeddings and name not in self.tensors else name
 
-    def linear(self, prefix: str, names: tuple[str, ...], sizes: tuple[int, ...], k: int, has_bias: bool) -> Linear:
+    def linear(
+        self, prefix: str, names: tuple[str, ...], sizes: tuple[int, ...], k: int, has_bias: bool
+    ) -> Linear:
         """One layer from the named matrices, each with sizes[i] outputs and k inputs."""
         weights = [self._matrix(prefix + name, n, k) for name, n in zip(names, sizes, strict=True)]
         biases = [
-            self.dense(f"{prefix}{name}.bias", (n,)) if has_bias else None for name, n in zip(names, sizes, strict=True)
+            self.dense(f"{prefix}{name}.bias", (n,)) if has_bias else None
+            for name, n in zip(names, sizes, strict=True)
         ]
         return merge(weights, biases, self.kernels, self.dtype)
 
     def check_all_used(self) -> None:
         ignored = {"lm_head.weight"} if self.spec.tie_word_embeddings else set()
         extra = sorted(
-            name for name in self.tensors.keys() - self.used - ignored if not name.endswith("rotary_emb.inv_freq")
+            name
+            for name in self.tensors.keys() - self.used - ignored
+            if not name.endswith("rotary_emb.inv_freq")
         )
         if extra:
             shown = ", ".join(f"{name} {list(self.tensors[name].shape)}" for name in extra[:5])
             raise CheckpointError(
-                f"{self.folder} has {len(extra)} tensors that a {self.spec.architecture} has no place for: {quote(shown)}"
+                f"{self.folder} has {len(extra)} tensors without a place in a {self.spec.architecture}: {quote(shown)}"
             )
 
     def _matrix(self, name: str, n: int, k: int) -> Tensor | Int4Weight:
         quantization = self.spec.quantization
-        if quantization is None or f"{name}.qweight" not in self.tensors:
+        if quantization is None or not self._is_int4(name, quantization):
             return self.dense(f"{name}.weight", (n, k))
-        if any(skipped in name for skipped in quantization.modules_to_not_convert):
-            raise CheckpointError(f"{name} is quantized, but config.json lists it in modules_to_not_convert")
         group = k if quantization.group_size == -1 else quantization.group_size
         if k % group or n % 8 or k % 8:
-            raise CheckpointError(f"{name} of {n} x {k} can not be AWQ with group size {group}: sizes do not divide")
+            raise CheckpointError(
+                f"{name} of {n} x {k} can not be AWQ with group size {group}: sizes do not divide"
+            )
         shapes = awq.expected_shapes(quantization.version, n, k, group)
         for part, dtype in (("qweight", "I32"), ("qzeros", "I32"), ("scales", "F16")):
             if part == "qzeros" and not quantization.zero_point and f"{name}.qzeros" not in self.tensors:
                 continue
             info = self._info(f"{name}.{part}", shapes[part])
             if info.dtype != dtype:
-                raise CheckpointError(f"tensor {name}.{part} in {info.file} has dtype {info.dtype}, expected {dtype}")
+                raise CheckpointError(
+                    f"tensor {name}.{part} in {info.file} has dtype {info.dtype}, expected {dtype}"
+                )
         qzeros = self._take(f"{name}.qzeros") if f"{name}.qzeros" in self.tensors else None
         scales = self._take(f"{name}.scales")
         if not torch.isfinite(scales).all():
-            raise CheckpointError(f"tensor {name}.scales in {self.tensors[f'{name}.scales'].file} has NaN or infinity")
+            raise CheckpointError(
+                f"tensor {name}.scales in {self.tensors[f'{name}.scales'].file} has NaN or infinity"
+            )
         normalise = awq.from_gemm if quantization.version == "gemm" else awq.from_gemv
         return normalise(self._take(f"{name}.qweight"), qzeros, scales, group)
+
+    def _is_int4(self, name: str, quantization: AwqSpec) -> bool:
+        """Whether a matrix is quantized: the files decide, config.json may only name what is not."""
+        listed = any(skipped in name for skipped in quantization.modules_to_not_convert)
+        info = self.tensors.get(f"{name}.qweight")
+        if info is not None and listed:
+            raise CheckpointError(
+                f"{name} is quantized in {info.file}, but config.json lists it in modules_to_not_convert"
+            )
+        parts = any(f"{name}.{part}" in self.tensors for part in ("qweight", "qzeros", "scales"))
+        return parts and f"{name}.weight" not in self.tensors
 
     def _info(self, name: str, shape: tuple[int, ...]) -> TensorInfo:
         info = self.tensors.get(name)
@@ -185,7 +206,10 @@ class _Reader:
     def _take(self, name: str) -> Tensor:
         self.used.add(name)
         file = self.tensors[name].file
-        if file not in self.files:
-            self.files[file] = safe_open(str(file), framework="pt").__enter__()
-        tensor: Tensor = self.files[file].get_tensor(name)
+        try:
+            if file not in self.files:
+                self.files[file] = safe_open(str(file), framework="pt").__enter__()
+            tensor: Tensor = self.files[file].get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file} can not be mapped: {quote(str(error))}", fix=AGAIN) from None
         return tensor

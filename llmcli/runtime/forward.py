@@ -28,7 +28,8 @@ def build_batch(step: Step, block_size: int) -> ForwardBatch:
             query_starts=tuple(starts), kv_lens=tuple(part.end for part in step.slices), block_tables=tables
         ),
         sample_rows=torch.tensor(
-            [starts[i + 1] - 1 for i, part in enumerate(step.slices) if part.sample is not None], dtype=torch.int64
+            [starts[i + 1] - 1 for i, part in enumerate(step.slices) if part.sample is not None],
+            dtype=torch.int64,
         ),
     )
 

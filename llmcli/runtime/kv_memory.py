@@ -2,8 +2,8 @@
 
 import torch
 
-from llmcli.errors import DoesNotFitError
 from llmcli.config import ResolvedConfig, human_bytes
+from llmcli.errors import DoesNotFitError
 from llmcli.model.forward_batch import KVCache
 from llmcli.model.spec import ModelSpec
 

@@ -26,4 +26,6 @@ class Runner:
         if not sampled:
             return StepResult(())
         specs = [part.sample for part in sampled if part.sample is not None]
-        return StepResult(tuple(sample(logits, specs, [part.seq_id for part in sampled], self.decoder.kernels)))
+        return StepResult(
+            tuple(sample(logits, specs, [part.seq_id for part in sampled], self.decoder.kernels))
+        )

@@ -16,7 +16,9 @@ from llmcli_kernels import KernelSet
 from llmcli_kernels.sampling import SamplingBatch
 
 
-def sample(logits: Tensor, specs: Sequence[SampleSpec], seq_ids: Sequence[int], kernels: KernelSet) -> list[SampledToken]:
+def sample(
+    logits: Tensor, specs: Sequence[SampleSpec], seq_ids: Sequence[int], kernels: KernelSet
+) -> list[SampledToken]:
     """Draw one token for each row of logits [R, vocab_size] float32; the rows are changed in place."""
     wants_logprobs = [i for i, spec in enumerate(specs) if spec.params.logprobs is not None]
     raw = {i: torch.log_softmax(logits[i], dim=-1) for i in wants_logprobs}
@@ -49,7 +51,8 @@ def _sampling_batch(specs: Sequence[SampleSpec]) -> SamplingBatch:
         top_p=torch.tensor([p.top_p for p in params], dtype=torch.float32),
         min_p=torch.tensor([p.min_p for p in params], dtype=torch.float32),
         uniforms=torch.tensor(
-            [0.0 if s.params.greedy else uniform(s.seed, s.position, s.choice) for s in specs], dtype=torch.float64
+            [0.0 if s.params.greedy else uniform(s.seed, s.position, s.choice) for s in specs],
+            dtype=torch.float64,
         ),
     )
 
@@ -71,7 +74,9 @@ def _penalise(row: Tensor, spec: SampleSpec) -> None:
     if params.repetition_penalty != 1.0:
         seen = torch.tensor(sorted({*spec.prompt_ids, *spec.output_ids}), dtype=torch.int64)
         values = row[seen]
-        row[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+        row[seen] = torch.where(
+            values > 0, values / params.repetition_penalty, values * params.repetition_penalty
+        )
     if (params.frequency_penalty or params.presence_penalty) and spec.output_ids:
         ids, counts = torch.tensor(spec.output_ids, dtype=torch.int64).unique(return_counts=True)
         row[ids] -= params.frequency_penalty * counts + params.presence_penalty

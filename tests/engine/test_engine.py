@@ -144,7 +144,13 @@ def test_a_request_that_can_not_be_served_is_refused(
 def test_a_request_larger_than_the_pool_is_refused_with_both_numbers(folder: Path) -> None:
     small = LLM(folder, dtype="float32", num_threads=1)
     config = small.engine.config
-    llm = LLM(folder, dtype="float32", num_threads=1, max_model_len=64, kv_cache_memory=config.kv_bytes_per_token * 16 * 5)
+    llm = LLM(
+        folder,
+        dtype="float32",
+        num_threads=1,
+        max_model_len=64,
+        kv_cache_memory=config.kv_bytes_per_token * 16 * 5,
+    )
     llm.engine.check([1] * 60, SamplingParams())
     with pytest.raises(RequestError, match="64"):
         llm.engine.add([1] * 64, SamplingParams())

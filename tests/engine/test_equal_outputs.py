@@ -12,7 +12,9 @@ from tests.tiny_models import tiny_chat_model
 NUM_REQUESTS = 16
 NUM_TOKENS = 12
 GREEDY = SamplingParams(temperature=0, max_tokens=NUM_TOKENS, ignore_eos=True)
-SEEDED = SamplingParams(temperature=0.9, top_p=0.95, seed=11, max_tokens=NUM_TOKENS, ignore_eos=True, repetition_penalty=1.1)
+SEEDED = SamplingParams(
+    temperature=0.9, top_p=0.95, seed=11, max_tokens=NUM_TOKENS, ignore_eos=True, repetition_penalty=1.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,12 @@ def ids(outputs: list[RequestOutput]) -> list[list[int]]:
 @pytest.mark.parametrize("block_size", [4, 16])
 @pytest.mark.parametrize("budget", [1, 7, 16, 512])
 def test_a_batch_of_sixteen_gives_what_each_request_gives_alone(
-    folder: Path, prompts: list[list[int]], alone: dict[str, Any], budget: int, block_size: int, prefix_caching: bool
+    folder: Path,
+    prompts: list[list[int]],
+    alone: dict[str, Any],
+    budget: int,
+    block_size: int,
+    prefix_caching: bool,
 ) -> None:
     llm = LLM(
         folder,
@@ -71,7 +78,12 @@ def test_a_batch_of_sixteen_gives_what_each_request_gives_alone(
 @pytest.mark.parametrize("prefix_caching", [True, False], ids=["prefix cache", "no prefix cache"])
 @pytest.mark.parametrize(("block_size", "budget"), [(4, 7), (4, 512), (16, 16), (16, 512)])
 def test_preempted_requests_give_the_same(
-    folder: Path, prompts: list[list[int]], alone: dict[str, Any], block_size: int, budget: int, prefix_caching: bool
+    folder: Path,
+    prompts: list[list[int]],
+    alone: dict[str, Any],
+    block_size: int,
+    budget: int,
+    prefix_caching: bool,
 ) -> None:
     longest = max(map(len, prompts)) + NUM_TOKENS
     per_token = LLM(folder, dtype="float32", num_threads=1).engine.config.kv_bytes_per_token
@@ -92,10 +104,14 @@ def test_preempted_requests_give_the_same(
     assert stats.kv_usage == 0
 
 
-def test_the_choices_of_one_request_are_those_of_single_requests(folder: Path, prompts: list[list[int]]) -> None:
+def test_the_choices_of_one_request_are_those_of_single_requests(
+    folder: Path, prompts: list[list[int]]
+) -> None:
     params = SEEDED.replace(n=4)
     with_cache = LLM(folder, dtype="float32", num_threads=1).generate([prompts[9]], params, use_tqdm=False)[0]
-    without = LLM(folder, dtype="float32", num_threads=1, enable_prefix_caching=False).generate([prompts[9]], params, use_tqdm=False)[0]
+    without = LLM(folder, dtype="float32", num_threads=1, enable_prefix_caching=False).generate(
+        [prompts[9]], params, use_tqdm=False
+    )[0]
     assert [c.token_ids for c in with_cache.outputs] == [c.token_ids for c in without.outputs]
     assert len({tuple(c.token_ids) for c in with_cache.outputs}) > 1
     assert with_cache.num_cached_tokens == 32  # the later choices share both full blocks of 33 tokens

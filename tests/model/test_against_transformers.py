@@ -20,7 +20,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama with biases": {"attention_bias": True, "mlp_bias": True},
     "llama, one kv head": {"num_key_value_heads": 1},
     "llama, rope linear": {"rope_scaling": {"type": "linear", "factor": 2.0}},
-    "llama, rope dynamic": {"rope_scaling": {"type": "dynamic", "factor": 4.0}, "max_position_embeddings": 40},
+    "llama, rope dynamic": {
+        "rope_scaling": {"type": "dynamic", "factor": 4.0},
+        "max_position_embeddings": 40,
+    },
     "llama 3, rope llama3": {
         "rope_theta": 500000.0,
         "rope_scaling": {
@@ -62,7 +65,9 @@ def test_logits_and_greedy_tokens_equal_those_of_transformers(
     config = base_config(**changes)
     model = transformers_model(config)
     runner = load_runner(dense_checkpoint(tmp_path, config, model), kernels)
-    prompt = torch.randint(0, config["vocab_size"], (29,), generator=torch.Generator().manual_seed(7)).tolist()
+    prompt = torch.randint(
+        0, config["vocab_size"], (29,), generator=torch.Generator().manual_seed(7)
+    ).tolist()
     with torch.inference_mode():
         expected = model(torch.tensor([prompt])).logits[0]
         ids = model.generate(torch.tensor([prompt]), max_new_tokens=64, do_sample=False, eos_token_id=None)

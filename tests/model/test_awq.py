@@ -8,7 +8,6 @@ import torch
 
 from llmcli.model.formats import awq
 from tests.awq_truth import load_awq_packing
-
 from tests.tiny_models import (
     awq_checkpoints,
     base_config,
@@ -24,7 +23,12 @@ from tests.tiny_models import (
 MODEL_LOGITS = {"float32": 5e-6, "bfloat16": 5e-2, "float16": 1e-2}
 
 CONFIG = base_config(
-    hidden_size=256, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=64
+    hidden_size=256,
+    intermediate_size=384,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
 )
 FORMS = [("gemm", 32), ("gemm", 64), ("gemm", 128), ("gemm", -1), ("gemv", 32), ("gemv", 64), ("gemv", 128)]
 
@@ -58,10 +62,14 @@ def test_both_forms_give_back_what_was_packed(form: str, group: int) -> None:
 
 
 @pytest.mark.parametrize(("version", "group"), FORMS)
-def test_reference_logits_equal_those_of_the_dequantised_model(tmp_path: Path, version: str, group: int) -> None:
+def test_reference_logits_equal_those_of_the_dequantised_model(
+    tmp_path: Path, version: str, group: int
+) -> None:
     quantized, dense = awq_checkpoints(tmp_path, CONFIG, version, group)
     ids = list(range(3, 30))
-    torch.testing.assert_close(logits(load_runner(quantized), ids), logits(load_runner(dense), ids), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(load_runner(quantized), ids), logits(load_runner(dense), ids), atol=1e-4, rtol=1e-4
+    )
     assert greedy(load_runner(quantized), ids, 32) == greedy(load_runner(dense), ids, 32)
 
 
@@ -75,7 +83,9 @@ def test_dense_modules_and_missing_zero_points_are_read(
 ) -> None:
     quantized, dense = awq_checkpoints(tmp_path, CONFIG, "gemm", 64, skipped, symmetric)
     ids = list(range(3, 20))
-    torch.testing.assert_close(logits(load_runner(quantized), ids), logits(load_runner(dense), ids), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(load_runner(quantized), ids), logits(load_runner(dense), ids), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
