@@ -1,0 +1,17 @@
+"""Plain PyTorch int4 linear: the truth that faster kernels are compared with."""
+
+import torch
+from torch import Tensor
+
+from llmcli_kernels.int4_linear import Int4Weight
+
+
+def pack_int4(weight: Int4Weight, dtype: torch.dtype) -> Int4Weight:
+    return weight
+
+
+def int4_linear(x: Tensor, packed: Int4Weight, bias: Tensor | None) -> Tensor:
+    y = x.to(torch.float32) @ packed.dequantize(torch.float32).T
+    if bias is not None:
+        y = y + bias.to(torch.float32)
+    return y.to(x.dtype)

@@ -1,0 +1,102 @@
+"""Causal attention of a step's queries over the paged KV cache (PagedAttention, Kwon et al., 2023).
+
+Owns `AttentionBatch`, the description of a step that all layers share, and the shared argument checks.
+Does not know requests, prefix caching or who filled the blocks.
+
+    paged_attention(q, k_cache, v_cache, batch, scale, sliding_window) -> out
+        q [T, HQ, D] (may be a strided view, last dim contiguous); k_cache, v_cache [num_blocks, HKV, B, D]
+        contiguous, already holding this step's keys and values; HQ a multiple of HKV. out [T, HQ, D] is new
+        and contiguous. The queries of sequence s are rows query_starts[s] .. query_starts[s+1]-1, the last
+        of them at position kv_lens[s]-1; position i of a sequence lives in block block_tables[s, i // B],
+        offset i % B. A query at position i sees positions 0..i, or i-w+1..i with sliding_window = w
+        (transformers' meaning). Softmax in float32. Cache slots outside of what some query sees are never
+        read into a result, whatever they hold.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionBatch:
+    """Where the queries and the keys of a step are.
+
+    Attributes:
+        query_starts: S+1 ascending row numbers, from 0 to T.
+        kv_lens: S lengths, this step's tokens included; at least the number of queries.
+        block_tables: [S, max_blocks] int64 or int32; entries behind a sequence's last block are ignored.
+        plans: filled by kernels: what one of them works out once per step and uses again in every layer.
+
+    Raises:
+        ValueError: the parts do not fit together.
+    """
+
+    query_starts: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+    block_tables: Tensor
+    plans: dict[Hashable, object] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        starts, lens, tables = self.query_starts, self.kv_lens, self.block_tables
+        if len(starts) != len(lens) + 1 or starts[0] != 0:
+            raise ValueError(
+                f"AttentionBatch: {len(lens)} kv_lens need {len(lens) + 1} query_starts from 0, got {starts}"
+            )
+        for index, (start, end, kv_len) in enumerate(zip(starts, starts[1:], lens, strict=False)):
+            if not 1 <= end - start <= kv_len:
+                raise ValueError(
+                    f"AttentionBatch: sequence {index} has {end - start} queries and kv_len {kv_len}"
+                )
+        if (
+            tables.dim() != 2
+            or tables.shape[0] != len(lens)
+            or tables.dtype not in (torch.int64, torch.int32)
+        ):
+            raise ValueError(
+                f"AttentionBatch: block_tables must be int64 or int32 [{len(lens)}, blocks],"
+                f" got {tables.dtype} {list(tables.shape)}"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        return self.query_starts[-1]
+
+
+def check_paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    batch: AttentionBatch,
+    scale: float,
+    sliding_window: int | None,
+) -> None:
+    """Raise a ValueError that names the numbers when the arguments do not fit together."""
+    if (
+        k_cache.dim() != 4
+        or k_cache.shape != v_cache.shape
+        or not (k_cache.is_contiguous() and v_cache.is_contiguous())
+    ):
+        raise ValueError(
+            f"paged_attention: k_cache {list(k_cache.shape)} and v_cache {list(v_cache.shape)} "
+            "must be alike, contiguous, 4-D"
+        )
+    _, kv_heads, block_size, head_size = k_cache.shape
+    if q.dim() != 3 or q.shape[2] != head_size or q.shape[1] % kv_heads or q.stride(2) != 1:
+        raise ValueError(
+            f"paged_attention: q {list(q.shape)} must be [T, multiple of {kv_heads}, {head_size}],"
+            " last dim contiguous"
+        )
+    if not q.dtype == k_cache.dtype == v_cache.dtype:
+        raise ValueError(f"paged_attention: dtypes differ: {q.dtype}, {k_cache.dtype}, {v_cache.dtype}")
+    if q.shape[0] != batch.num_tokens:
+        raise ValueError(f"paged_attention: q has {q.shape[0]} rows, the batch {batch.num_tokens}")
+    room = batch.block_tables.shape[1] * block_size
+    if max(batch.kv_lens, default=0) > room:
+        raise ValueError(
+            f"paged_attention: kv_len {max(batch.kv_lens)} is more than the {room} slots of a block table"
+        )
+    if sliding_window is not None and sliding_window < 1:
+        raise ValueError(f"paged_attention: sliding_window must be at least 1 or None, got {sliding_window}")
