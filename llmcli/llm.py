@@ -15,7 +15,7 @@ from typing import Any
 from llmcli.config import EngineConfig
 from llmcli.engine.build import build_engine
 from llmcli.engine.engine import Engine
-from llmcli.errors import RequestError
+from llmcli.errors import RequestError, quote
 from llmcli.hub.models import resolve_model
 from llmcli.outputs import CompletionOutput, RequestOutput
 from llmcli.sampling import SamplingParams
@@ -118,11 +118,14 @@ class LLM:
                 raise RequestError(
                     "a prompt object needs exactly one key: prompt or prompt_token_ids", param="prompt"
                 )
-            (content,) = prompt.values()
+            ((key, content),) = prompt.items()
         else:
-            content = prompt
-        if isinstance(content, str):
+            key, content = "prompt", prompt
+        if isinstance(content, str) and key == "prompt":
             return content, self.engine.tokenizer.encode(content)
+        if isinstance(content, str) or not isinstance(content, Sequence):
+            expected = "a list of token ids" if key == "prompt_token_ids" else "text or a list of token ids"
+            raise RequestError(f"{key} must be {expected}, got {quote(content)}", param=key)
         return None, list(content)
 
     def _run(
@@ -135,11 +138,11 @@ class LLM:
         for (_, ids), each in zip(encoded, params, strict=True):
             self.engine.check(ids, each)
         outputs: dict[str, RequestOutput] = {}
-        for (text, ids), each in zip(encoded, params, strict=True):
-            request_id = self.engine.add(ids, each)
-            choices = [CompletionOutput(index) for index in range(each.n)]
-            outputs[request_id] = RequestOutput(request_id, text, ids, choices)
         try:
+            for (text, ids), each in zip(encoded, params, strict=True):
+                request_id = self.engine.add(ids, each)
+                choices = [CompletionOutput(index) for index in range(each.n)]
+                outputs[request_id] = RequestOutput(request_id, text, ids, choices)
             with _progress(len(outputs), use_tqdm) as advance:
                 while self.engine.has_work:
                     for event in self.engine.step():
@@ -165,6 +168,10 @@ class LLM:
         if len(sampling_params) != count:
             raise RequestError(
                 f"{len(sampling_params)} sampling_params for {count} prompts", param="sampling_params"
+            )
+        if not all(isinstance(each, SamplingParams) for each in sampling_params):
+            raise RequestError(
+                "sampling_params must be SamplingParams, one or a list", param="sampling_params"
             )
         return list(sampling_params)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from llmcli.cli.options import EngineOptions, Json, ModelArgument, ModelOptions, Quiet, human_number
-from llmcli.errors import UsageError, quote
+from llmcli.errors import OutputError, UsageError, quote
 
 
 def _batches(text: str) -> tuple[int, ...]:
@@ -75,10 +75,8 @@ def bench(
         repeats=repeats,
     )
     config = engine.config()
-    if save is not None and not save.absolute().parent.is_dir():
-        raise UsageError(
-            f"--save {quote(str(save))}: the folder {quote(str(save.absolute().parent))} does not exist"
-        )
+    if save is not None:
+        _check_save(save)
 
     from llmcli.engine.build import build_engine
     from llmcli.hub.models import resolve_model
@@ -88,43 +86,65 @@ def bench(
         resolve_model(model, revision=source.revision, offline=source.offline), config, on_phase=notice
     )
     result, finished = _measure(built, plan, notice)
-    if save is not None:
-        save.write_text(json.dumps(result, indent=1) + "\n")
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(result), flush=True)
     else:
         _print_table(result)
+    if save is not None:
+        _write(save, result)
     if not finished:
         raise KeyboardInterrupt
+
+
+def _check_save(save: Path) -> None:
+    """Refuse now what would fail after minutes of measuring."""
+    folder = save.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"--save {quote(str(save))}: the folder {quote(str(folder))} does not exist")
+    if save.is_dir():
+        raise UsageError(f"--save {quote(str(save))} is a folder", fix="name a file in it")
+
+
+def _write(save: Path, result: dict[str, Any]) -> None:
+    try:
+        save.write_text(json.dumps(result, indent=1) + "\n")
+    except OSError as error:
+        raise OutputError(f"--save {quote(str(save))} can not be written: {error.strerror}") from None
 
 
 def _measure(engine: Any, plan: Any, notice: Any) -> tuple[dict[str, Any], bool]:
     """The result so far as JSON, and whether all of the plan was measured (Ctrl-C keeps what is done)."""
     import dataclasses
 
-    from llmcli.jobs.bench import bytes_per_step, peak_memory, read_bandwidth, run_bench
+    from llmcli.jobs.bench import Measurement, bytes_per_step, peak_memory, read_bandwidth, run_bench
     from llmcli.jobs.environment import environment
 
-    notice("measuring the memory's read bandwidth")
-    bandwidth = read_bandwidth(engine.config.num_threads)
-    tests: list[dict[str, Any]] = []
+    measured: list[Measurement] = []
     finished = True
     try:
         for test in run_bench(engine, plan, notice):
-            share = None if test.weight_bytes_per_s is None else test.weight_bytes_per_s / bandwidth
-            tests.append(
-                dataclasses.asdict(test)
-                | {"name": test.name, "median": test.median, "stdev": test.stdev, "roofline_share": share}
-            )
+            measured.append(test)
     except KeyboardInterrupt:
-        notice("stopped; what was measured so far:")
+        if not measured:
+            raise
+        notice("stopped: the table has what was measured so far")
         finished = False
+    peak = peak_memory()  # taken now: the next line needs memory that the model does not
+    notice("measuring the memory's read bandwidth")
+    bandwidth = read_bandwidth(engine.config.num_threads)
+    tests = []
+    for test in measured:
+        share = None if test.weight_bytes_per_s is None else test.weight_bytes_per_s / bandwidth
+        tests.append(
+            dataclasses.asdict(test)
+            | {"name": test.name, "median": test.median, "stdev": test.stdev, "roofline_share": share}
+        )
     result = {
         "environment": environment(engine),
         "plan": dataclasses.asdict(plan),
         "read_bandwidth_bytes_per_s": bandwidth,
         "weight_bytes_per_step": bytes_per_step(engine),
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak,
         "finished": finished,
         "tests": tests,
     }

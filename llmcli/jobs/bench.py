@@ -42,11 +42,16 @@ class BenchPlan:
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
-            raise UsageError(f"--batch must be one or more sizes of at least 1, got {self.batches}")
+            raise UsageError(f"--batch must be one or more sizes of at least 1, got {list(self.batches)}")
         if not 1 <= self.repeats <= MAX_REPEATS:
             raise UsageError(f"--repeats must be in 1..{MAX_REPEATS}, got {self.repeats}")
-        if self.prompt_tokens < 1 or self.context_tokens < 1 or self.output_tokens < 2:
-            raise UsageError("--prompt-tokens and --context must be at least 1, --output-tokens at least 2")
+        for option, value, least in (
+            ("--prompt-tokens", self.prompt_tokens, 1),
+            ("--context", self.context_tokens, 1),
+            ("--output-tokens", self.output_tokens, 2),
+        ):
+            if value < least:
+                raise UsageError(f"{option} must be at least {least}, got {value}")
 
     def check_fits(self, engine: Engine) -> None:
         """Raise a UsageError when the model's context or the KV cache is too small for the plan."""
@@ -60,8 +65,8 @@ class BenchPlan:
         blocks = -(-(self.context_tokens + self.output_tokens) // config.block_size) * max(self.batches)
         if max(self.batches) > config.max_num_seqs or blocks > config.num_blocks:
             raise UsageError(
-                f"a batch of {max(self.batches)} needs {blocks} KV blocks and as many sequences,"
-                f" the engine has {config.num_blocks} blocks and {config.max_num_seqs} sequences",
+                f"a batch of {max(self.batches)} needs {blocks} KV blocks, the engine has {config.num_blocks}"
+                f" for at most {config.max_num_seqs} sequences",
                 fix="use a smaller --batch, or raise --kv-cache-memory or --max-num-seqs",
             )
 

@@ -162,7 +162,7 @@ class _Reader:
         group = k if quantization.group_size == -1 else quantization.group_size
         if k % group or n % 8 or k % 8:
             raise CheckpointError(
-                f"{name} of {n} x {k} can not be AWQ with group size {group}: sizes do not divide"
+                f"{self.folder}: {name} of {n} x {k} can not be AWQ with group size {group}: sizes do not divide"
             )
         shapes = awq.expected_shapes(quantization.version, n, k, group)
         for part, dtype in (("qweight", "I32"), ("qzeros", "I32"), ("scales", "F16")):

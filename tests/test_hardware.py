@@ -1,0 +1,64 @@
+"""What the machine offers, with the limits of a container counted in."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmcli import hardware
+from llmcli.hardware import read_hardware_facts
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in the place of /sys/fs/cgroup."""
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def limit_memory(cgroup: Path, limit: str, used: int, page_cache: int = 0) -> None:
+    (cgroup / "memory.max").write_text(f"{limit}\n")
+    (cgroup / "memory.current").write_text(f"{used}\n")
+    (cgroup / "memory.stat").write_text(f"anon 5\ninactive_file {page_cache}\nactive_file 7\n")
+
+
+def test_without_a_limit_the_machine_decides(cgroup: Path) -> None:
+    facts = read_hardware_facts()
+    assert facts.device == "cpu"
+    assert facts.total_memory == psutil.virtual_memory().total
+    assert 0 < facts.free_memory <= facts.total_memory
+    assert 1 <= facts.num_cores <= (psutil.cpu_count() or 1)
+
+
+def test_a_containers_limit_counts_without_its_page_cache(cgroup: Path) -> None:
+    total = psutil.virtual_memory().total
+    assert total > 64 << 20
+    limit_memory(cgroup, str(64 << 20), used=40 << 20, page_cache=30 << 20)
+    facts = read_hardware_facts()
+    assert (facts.total_memory, facts.free_memory) == (64 << 20, 54 << 20)
+
+
+def test_a_container_that_is_full_has_nothing_free(cgroup: Path) -> None:
+    limit_memory(cgroup, str(64 << 20), used=65 << 20)
+    assert read_hardware_facts().free_memory == 0
+
+
+@pytest.mark.parametrize("limit", ["max", "", "lots"])
+def test_a_limit_that_is_none_is_ignored(cgroup: Path, limit: str) -> None:
+    limit_memory(cgroup, limit, used=GIB)
+    assert read_hardware_facts().total_memory == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("100000 100000", 1), ("50000 100000", 1), ("10000 100000", 1)])
+def test_a_quota_of_processor_time_limits_the_cores(cgroup: Path, quota: str, cores: int) -> None:
+    (cgroup / "cpu.max").write_text(quota + "\n")
+    assert read_hardware_facts().num_cores == cores
+
+
+@pytest.mark.parametrize("quota", ["max 100000", "", "garbage", "1 0 2"])
+def test_no_quota_leaves_all_cores(cgroup: Path, quota: str) -> None:
+    unlimited = read_hardware_facts().num_cores
+    (cgroup / "cpu.max").write_text(quota)
+    assert read_hardware_facts().num_cores == unlimited
