@@ -43,6 +43,8 @@ COMMANDS: CommandTable = {
     "show": ("llmcli.cli.show", "show"),
     "rm": ("llmcli.cli.rm", "rm"),
 }
+# What people type out of habit; help does not list it.
+ALIASES = {"ls": "list"}
 
 
 class CommandGroup(TyperGroup):
@@ -60,6 +62,7 @@ class CommandGroup(TyperGroup):
         return build_command(cmd_name, getattr(importlib.import_module(module), function))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        args = [ALIASES.get(args[0], args[0]), *args[1:]]
         if args[0] not in self.table and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], self.table, 1)
             known = f"commands: {', '.join(self.table)}; see llmcli --help"

@@ -1,6 +1,7 @@
 """`llmcli list`: what is on this machine."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,12 @@ def test_list_opens_no_connection_and_needs_no_cache(hub, capsys):
 )
 def test_ages_are_in_words(seconds, text):
     assert ago(seconds) == text
+
+
+def test_ls_is_another_word_for_list(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert run_command_line(["ls", "--json"]) == run_command_line(["list", "--json"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second

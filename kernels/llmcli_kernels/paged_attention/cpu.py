@@ -62,26 +62,37 @@ def paged_attention(
     groups = cast("list[_Group]", batch.plans[key])
     out = torch.empty(q.shape, dtype=q.dtype)
     for group in groups:
-        keys, values = _gather(k_cache, group), _gather(v_cache, group)
-        queries = q[group.rows].to(torch.float32)
-        if isinstance(group.rows, slice):
+        one_query = not isinstance(group.rows, slice)
+        compute = q.dtype if one_query and q.dtype == torch.bfloat16 else torch.float32
+        keys, values = _gather(k_cache, group, compute), _gather(v_cache, group, compute)
+        queries = q[group.rows].to(compute)
+        if one_query:
+            # The heads that share keys are as good as several queries at one position.
+            shared = queries.view(keys.shape[0], keys.shape[1], -1, keys.shape[3])
+            mixed = _attend(shared, keys, values, group.mask, scale)
+        else:
             heads_first = queries.transpose(0, 1).unsqueeze(0)
             mixed = F.scaled_dot_product_attention(
                 heads_first, keys, values, attn_mask=group.mask, scale=scale, enable_gqa=True
             )[0].transpose(0, 1)
-        else:
-            # The heads that share keys are as good as several queries at one position.
-            shared = queries.view(keys.shape[0], keys.shape[1], -1, keys.shape[3])
-            mixed = F.scaled_dot_product_attention(shared, keys, values, attn_mask=group.mask, scale=scale)
         out[group.rows] = mixed.reshape(queries.shape).to(q.dtype)
     return out
 
 
-def _gather(cache: Tensor, group: _Group) -> Tensor:
-    """The group's part of a cache, float32 [S, HKV, L, D], with zeros where no query looks."""
+def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attention of q [S, HKV, group, D] over keys and values [S, HKV, L, D]; softmax in float32."""
+    if q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
+    scores = torch.matmul(q, keys.transpose(-1, -2)).to(torch.float32)
+    shares = torch.add(mask, scores, alpha=scale).softmax(dim=-1)
+    return torch.matmul(shares.to(q.dtype), values)
+
+
+def _gather(cache: Tensor, group: _Group, dtype: torch.dtype) -> Tensor:
+    """The group's part of a cache, [S, HKV, L, D] of a dtype, with zeros where no query looks."""
     _, kv_heads, block_size, head_size = cache.shape
     rows = cache.view(-1, block_size * head_size).index_select(0, group.pages.flatten())
-    gathered = rows.view(group.pages.shape[0], kv_heads, -1, head_size).to(torch.float32)
+    gathered = rows.view(group.pages.shape[0], kv_heads, -1, head_size).to(dtype)
     for positions, hidden in group.blanks:
         gathered[:, :, positions].masked_fill_(hidden, 0.0)
     return gathered
