@@ -24,6 +24,7 @@ DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
 AUTO_CPU_KV_SHARE = 0.5  # of the memory that is free once the weights are in: a laptop has other work to do
 AUTO_KV_SEQUENCES = 16  # auto takes no more than this many sequences of the full length ...
 AUTO_KV_BYTES = 4 * GIB  # ... or this much, whichever is more
+ONE_THREAD_WEIGHTS = 32 * MIB  # below this, threads wait for each other longer than they work
 FULL_LENGTH_MARGIN_BLOCKS = 1
 OPTIONAL_COUNTS = ("max_model_len", "num_threads", "kv_cache_memory")
 COUNTS = (*OPTIONAL_COUNTS, "max_num_seqs", "max_num_batched_tokens")
@@ -44,7 +45,7 @@ class EngineConfig:
         kv_cache_memory: bytes of the KV cache.
         gpu_memory_utilization: share of a GPU's memory that weights and KV cache may take.
         enable_prefix_caching: keep and reuse the blocks of finished prompts.
-        num_threads: CPU threads; None is one per core that the process may use.
+        num_threads: CPU threads; None is one per core that the process may use, or one for a tiny model.
         seed: root of the seeds drawn for requests that give none; None draws from the system.
     """
 
@@ -245,7 +246,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
     )
     num_blocks = _kv_budget(config, model, memory, reasons) // memory.block
     max_model_len = _resolve_max_model_len(config, model, memory, num_blocks, reasons)
-    reasons["num_threads"] = "option" if config.num_threads else "cores that the process may use"
+    num_threads = _resolve_threads(config, memory.weights, hardware, reasons)
     return ResolvedConfig(
         dtype=dtype,
         device=hardware.device,
@@ -256,7 +257,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
         block_size=config.block_size,
         num_blocks=num_blocks,
         enable_prefix_caching=config.enable_prefix_caching,
-        num_threads=config.num_threads or hardware.num_cores,
+        num_threads=num_threads,
         seed=config.seed,
         weight_bytes=memory.weights,
         workspace_bytes=memory.workspace,
@@ -298,6 +299,19 @@ def _resolve_dtype(
         return "bfloat16"
     reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU has no fast 16-bit arithmetic"
     return "float32"
+
+
+def _resolve_threads(
+    config: EngineConfig, weights: int, hardware: HardwareFacts, reasons: dict[str, str]
+) -> int:
+    if config.num_threads is not None:
+        reasons["num_threads"] = "option"
+        return config.num_threads
+    if weights < ONE_THREAD_WEIGHTS:
+        reasons["num_threads"] = "the model is too small for more to pay"
+        return 1
+    reasons["num_threads"] = "cores that the process may use"
+    return hardware.num_cores
 
 
 def _workspace_bytes(config: EngineConfig, model: ModelFacts) -> int:

@@ -208,9 +208,14 @@ def test_the_cache_of_a_token_is_keys_and_values_of_all_layers() -> None:
     assert kv_bytes_per_token(LLAMA_7B_AWQ, "float16") == 512 * 1024
 
 
+def test_a_tiny_model_runs_on_one_thread() -> None:
+    assert resolve(EngineConfig(), TINY, machine(4 * GIB)).num_threads == 1
+    assert resolve(EngineConfig(num_threads=3), TINY, machine(4 * GIB)).num_threads == 3
+
+
 def test_threads_are_those_asked_for_or_all_cores() -> None:
-    assert resolve(EngineConfig(), TINY, machine(GIB, cores=3)).num_threads == 3
-    assert resolve(EngineConfig(num_threads=2), TINY, machine(GIB, cores=3)).num_threads == 2
+    assert resolve(EngineConfig(), LLAMA_7B_AWQ, machine(16 * GIB, cores=3)).num_threads == 3
+    assert resolve(EngineConfig(num_threads=2), LLAMA_7B_AWQ, machine(16 * GIB, cores=3)).num_threads == 2
 
 
 def test_the_memory_sum_adds_up() -> None:
