@@ -343,7 +343,7 @@ def _kv_budget(config: EngineConfig, model: ModelFacts, memory: _Memory, reasons
                 why=memory.taken(),
                 fix=f"use at most --kv-cache-memory {memory.left // MIB}MiB, or leave it out"
                 if memory.left >= MIB
-                else "leave --kv-cache-memory out, or choose a smaller or a quantized (AWQ) model",
+                else "choose a smaller or a quantized (AWQ) model",
             )
         return config.kv_cache_memory
     sequence = _blocks_for(config.max_model_len or model.max_position, config.block_size) * memory.block
