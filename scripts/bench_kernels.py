@@ -134,7 +134,9 @@ BENCHMARKS = {"int4_linear": bench_int4_linear, "paged_attention": bench_paged_a
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time the CPU kernels on shapes of real models.")
     parser.add_argument("--op", choices=sorted(BENCHMARKS), help="only this operation")
-    parser.add_argument("--set", default="cpu", dest="kernel_set", help="kernel set (cpu or reference)")
+    parser.add_argument(
+        "--set", default="cpu", dest="kernel_set", help="kernel set (cpu, torch or reference)"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path, help="also write the JSON line to this file")
