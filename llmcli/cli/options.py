@@ -133,7 +133,7 @@ Dtype = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu"], _option("--device", help="Where the model runs.", panel=ENGINE)]
 Kernels = Annotated[
-    str, _option("--kernels", metavar="NAME", help="Kernel set: auto, cpu or reference.", panel=ENGINE)
+    str, _option("--kernels", metavar="NAME", help="Kernel set: auto, cpu, torch or reference.", panel=ENGINE)
 ]
 MaxModelLen = Annotated[
     int | None,

@@ -7,7 +7,10 @@ from llmcli.errors import CheckpointError, RequestError, quote
 from llmcli.model.spec import ModelSpec, read_json_object
 from llmcli.sampling import SamplingParams
 
-FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+# name in the file -> sampling field
+FIELDS = {name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")} | {
+    "max_new_tokens": "max_tokens"
+}
 
 
 def read_generation_config(
@@ -28,16 +31,16 @@ def read_generation_config(
     config = read_json_object(path)
     defaults: dict[str, Any] = {}
     warnings: list[str] = []
-    for name in FIELDS:
+    for name, field in FIELDS.items():
         value = config.get(name)
         if value is None:
             continue
         try:
-            SamplingParams(**{name: value})
+            SamplingParams(**{field: value})
         except RequestError as error:
             warnings.append(f"{path}: ignored: {error.what}")
         else:
-            defaults[name] = value
+            defaults[field] = value
     if config.get("do_sample") is False:
         defaults["temperature"] = 0.0
     return defaults, _eos_ids(config.get("eos_token_id"), path, spec), warnings

@@ -17,6 +17,10 @@ RELATIVE_ERROR = {
     "paged_attention": ONE_STEP | {torch.float32: 1.5e-6},
     # bfloat16: scales and zero points are rounded to bfloat16, as torch's operator wants them.
     "int4_linear": ONE_STEP | {torch.float32: 1.1e-6, torch.bfloat16: 1.2e-2},
+    # Activations rounded to int8 in groups of 64 k (README.md of the operation).
+    "int4_linear_int8": {torch.bfloat16: 1.2e-2},
+    "int4_linear_int8_outliers": {torch.bfloat16: 2.5e-2},
+    "int4_linear_int8_exact": {torch.bfloat16: ONE_STEP[torch.bfloat16]},
 }
 
 

@@ -1,4 +1,4 @@
-"""Both kernel sets of the CPU, and a seed for every test."""
+"""The kernel sets of the CPU, and a seed for every test."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["reference", "cpu"])
+@pytest.fixture(params=["reference", "torch", "cpu"])
 def kernels(request: pytest.FixtureRequest) -> KernelSet:
     """Each set in turn: what every implementation must do."""
     return select("cpu", request.param)

@@ -20,6 +20,7 @@ LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 KNOWN_BY = {
     "torch": {"model", "runtime", "engine", "jobs", "llmcli_kernels"},
     "triton": {"llmcli_kernels"},
+    "llvmlite": {"llmcli_kernels"},
     "llmcli_kernels": {"model", "runtime", "engine", "llmcli_kernels"},
     "huggingface_hub": {"hub"},
     "prompt_toolkit": {"ui"},
@@ -28,7 +29,7 @@ KNOWN_BY = {
     "typer": {"cli"},
 }
 STANDARD_LIBRARY_ONLY = {"errors", "config", "sampling", "outputs", "strict_json", "scheduler"}
-KERNEL_LIBRARIES = {"torch", "triton", "llmcli_kernels"}
+KERNEL_LIBRARIES = {"torch", "triton", "llvmlite", "llmcli_kernels"}
 
 
 def part_of(name: str) -> str:

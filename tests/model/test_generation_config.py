@@ -82,3 +82,8 @@ def test_a_file_that_is_no_object_is_refused(tmp_path: Path, spec: ModelSpec) ->
     (tmp_path / "generation_config.json").write_text("[1]")
     with pytest.raises(CheckpointError, match=r"generation_config.json must hold a JSON object"):
         read_generation_config(tmp_path, spec)
+
+
+def test_the_models_own_limit_of_an_answer_is_a_default(tmp_path: Path, spec: ModelSpec) -> None:
+    write(tmp_path, max_new_tokens=400)
+    assert read_generation_config(tmp_path, spec)[0] == {"max_tokens": 400}
