@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmcli.ui.prompt_reader import PromptReader
     from llmcli.ui.session import Reader
     from llmcli.ui.state import ChatState
+    from llmcli.ui.view import PlainView
 
 SLOW_STDIN_S = 1.0
 
@@ -86,7 +87,6 @@ def chat(
     from llmcli.ui.parameters import Parameters
     from llmcli.ui.positionals import split_model_and_prompt
     from llmcli.ui.state import ChatState
-    from llmcli.ui.view import PlainView
     from llmcli.ui.waiting import Waiting
 
     if interactive and single_turn:
@@ -119,7 +119,7 @@ def chat(
         if wants_session:
             _run_session(state, prompt, keep_history=history, single_turn=single_turn)
         else:
-            answer_once(state, prompt or "", partial(PlainView, sys.stdout))
+            answer_once(state, prompt or "", _new_view)
     finally:
         loader.close()
 
@@ -127,12 +127,9 @@ def chat(
 def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, single_turn: bool) -> None:
     """Chat on the terminal; where there is none to edit lines on, with plain lines."""
     from contextlib import nullcontext
-    from functools import partial
-
     from llmcli.ui.line_reader import LineReader
     from llmcli.ui.session import ChatSession
     from llmcli.ui.terminal import type_ahead
-    from llmcli.ui.view import PlainView
 
     reader: Reader
     mode: AbstractContextManager[None]
@@ -141,7 +138,7 @@ def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, 
     else:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
-    session = ChatSession(state, reader, partial(PlainView, sys.stdout))
+    session = ChatSession(state, reader, _new_view)
     with mode:
         if single_turn:
             session.run_once()
@@ -190,6 +187,17 @@ def _prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
     reader = PromptReader(history, complete, state.backend.progress)
     state.backend.on_done(reader.loading_done)
     return reader
+
+
+def _new_view() -> "PlainView":
+    """A view on stdout that wraps at words where a person reads along."""
+    import shutil
+
+    from llmcli.ui.view import PlainView
+    from llmcli.ui.wrap import WordWrap
+
+    wrap = WordWrap(lambda: shutil.get_terminal_size().columns) if _is_terminal(sys.stdout) else None
+    return PlainView(sys.stdout, wrap)
 
 
 def _is_terminal(stream: object) -> bool:

@@ -67,8 +67,8 @@ def ask(
         stream = backend.submit(prompt.token_ids, params)
         stop.call(stream.abort)
         answer = _receive(stream, view)
-    used = used_tokens(answer.stats) if answer.stats is not None else len(prompt.token_ids)
-    conversation.add_answer(answer.text, stopped=not answer.complete, used_tokens=used)
+        used = used_tokens(answer.stats) if answer.stats is not None else len(prompt.token_ids)
+        conversation.add_answer(answer.text, stopped=not answer.complete, used_tokens=used)
     return answer
 
 

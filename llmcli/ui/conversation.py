@@ -69,12 +69,12 @@ class Conversation:
 
     def add_user(self, text: str) -> None:
         """Open a turn."""
-        assert not self._awaits_answer, "the turn before has no answer yet"
+        assert not self.awaits_answer, "the turn before has no answer yet"
         self.turns.append(Turn(text))
 
     def add_answer(self, text: str, *, stopped: bool = False, used_tokens: int = 0) -> None:
         """Close the open turn."""
-        assert self._awaits_answer, "no turn is open"
+        assert self.awaits_answer, "no turn is open"
         self.turns[-1] = Turn(self.turns[-1].user, text, stopped, used_tokens)
 
     @property
@@ -91,7 +91,7 @@ class Conversation:
 
     def cancel(self, previous: Turn | None = None) -> None:
         """Take back the open turn, or put `previous` in its place: the question could not be asked."""
-        assert self._awaits_answer, "no turn is open"
+        assert self.awaits_answer, "no turn is open"
         self.turns[-1:] = [previous] if previous else []
 
     def undo(self, count: int = 1) -> list[Turn]:
@@ -118,7 +118,7 @@ class Conversation:
         Raises:
             RequestError: the last turn does not even fit alone; `num_dropped` is then as it was.
         """
-        assert self._awaits_answer, "no turn is open"
+        assert self.awaits_answer, "no turn is open"
         before = self.num_dropped
         reserve = min(max_tokens or ANSWER_RESERVE, ANSWER_RESERVE, max_model_len // ANSWER_RESERVE_SHARE)
         token_ids = encode(self.messages())
@@ -135,5 +135,6 @@ class Conversation:
         return FittedPrompt(token_ids, self.num_dropped - before)
 
     @property
-    def _awaits_answer(self) -> bool:
+    def awaits_answer(self) -> bool:
+        """Whether a turn is open."""
         return bool(self.turns) and self.turns[-1].answer is None

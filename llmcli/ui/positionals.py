@@ -6,7 +6,8 @@ Pure but for looking whether a folder exists.
 import re
 from pathlib import Path
 
-BUNDLED = "tiny-chat"
+from llmcli.hub.models import BUNDLED_NAME
+
 _PATH_LIKE = re.compile(r"[^\s/]*/\S*")
 
 
@@ -28,7 +29,7 @@ def join_prompt(prompt: str | None, piped: str | None) -> str | None:
 
 
 def _is_model(word: str) -> bool:
-    if word == BUNDLED or _PATH_LIKE.fullmatch(word) is not None:
+    if word == BUNDLED_NAME or _PATH_LIKE.fullmatch(word) is not None:
         return True
     try:
         return bool(word) and Path(word).is_dir()

@@ -77,9 +77,14 @@ class PromptReader:
             KeyboardInterrupt: Ctrl-C twice.
             BaseException: the error given to `loading_done`.
         """
-        if self._error is not None:
-            raise self._error
-        return self._session.prompt([("class:prompt", PROMPT)], pre_run=self._attach)
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                return self._session.prompt([("class:prompt", PROMPT)], pre_run=self._attach)
+            except KeyboardInterrupt:  # twice at the prompt, or once for an answer that has just ended
+                if self._interrupts.press():
+                    raise
 
     def loading_done(self, error: BaseException | None) -> None:
         """Show the status anew; an error ends the present or the next `read`. Any thread may call it."""

@@ -66,7 +66,7 @@ class ChatSession:
                 return
 
     def _guard(self, action: Callable[[], Outcome]) -> Outcome:
-        """Do what a line asks for; a mistake in it is told and the chat goes on."""
+        """Do what a line asks for; a mistake in it is told, and after a Ctrl-C too the chat goes on."""
         try:
             return action()
         except EngineError:
@@ -76,9 +76,10 @@ class ChatSession:
                 raise
             self._state.notes.error(error)
         except KeyboardInterrupt:
-            if self._state.backend.ready:
+            if self._state.conversation.awaits_answer:  # the engine did not react to the first Ctrl-C
                 raise
-            self._state.notes.dim("(stopped; the model is still being loaded)")
+            if not self._state.backend.ready:
+                self._state.notes.dim("(stopped; the model is still being loaded)")
         return Outcome.GO_ON
 
     def _handle(self, text: str) -> Outcome:

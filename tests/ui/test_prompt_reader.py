@@ -1,9 +1,11 @@
 """The keys of the prompt, typed into prompt_toolkit through a pipe."""
 
+import signal
 import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prompt_toolkit.history import InMemoryHistory
@@ -87,6 +89,21 @@ def test_ctrl_c_on_an_empty_prompt_hints_and_leaves_when_pressed_again(
     keyboard.send_text(CTRL_C + CTRL_C)
     with pytest.raises(KeyboardInterrupt):
         reader.read()
+
+
+def test_ctrl_c_on_the_way_to_the_prompt_is_not_for_the_prompt(
+    reader: PromptReader, keyboard: PipeInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt, presses = reader._session.prompt, iter([True, False])
+
+    def pressed_too_late(*args: Any, **more: Any) -> str:
+        if next(presses):
+            signal.raise_signal(signal.SIGINT)
+        return prompt(*args, **more)
+
+    monkeypatch.setattr(reader._session, "prompt", pressed_too_late)
+    keyboard.send_text("hi" + ENTER)
+    assert reader.read() == "hi"
 
 
 def test_up_brings_an_earlier_message_back_and_ctrl_r_finds_one(

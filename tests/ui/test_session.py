@@ -1,6 +1,7 @@
 """A chat over a scripted engine: answers, commands, Ctrl-C, a full context, errors."""
 
 import io
+import signal
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat() -> None:
     assert chat.state.conversation.turns[0].answer == "Once upon"
     assert chat.state.conversation.turns[0].stopped
     assert "(stopped)" in chat.notes
+
+
+def test_ctrl_c_at_the_end_of_an_answer_keeps_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = Chat(FakeEngine([Script(("one",)), Script(("two",))]))
+    say, presses = chat.state.notes.say, iter([True, False])
+
+    def say_and_press(text: str, style: str = "") -> None:
+        say(text, style)
+        if next(presses):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(chat.state.notes, "say", say_and_press)
+    assert run(chat, "hi", "again") == "one\ntwo\n"
+    assert [turn.answer for turn in chat.state.conversation.turns] == ["one", "two"]
 
 
 def test_regen_asks_again_with_a_new_seed_that_is_told() -> None:
