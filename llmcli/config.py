@@ -27,6 +27,7 @@ AUTO_KV_BYTES = 4 * GIB  # ... or this much, whichever is more
 ONE_THREAD_WEIGHTS = 32 * MIB  # below this, threads wait for each other longer than they work
 FULL_LENGTH_MARGIN_BLOCKS = 1
 OPTIONAL_COUNTS = ("max_model_len", "num_threads", "kv_cache_memory")
+MAX_THREADS = 1024  # OpenMP dies where the system has no more
 COUNTS = (*OPTIONAL_COUNTS, "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -75,7 +76,10 @@ class EngineConfig:
             if value is None and name in OPTIONAL_COUNTS:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, got {quote(value)}")
+                option = "threads" if name == "num_threads" else name.replace("_", "-")
+                raise UsageError(f"--{option} must be a positive integer, got {quote(value)}")
+        if self.num_threads is not None and self.num_threads > MAX_THREADS:
+            raise UsageError(f"--threads must be in 1..{MAX_THREADS}, got {self.num_threads}")
         share = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise UsageError(f"--gpu-memory-utilization must be above 0 and at most 1, got {quote(share)}")

@@ -48,6 +48,8 @@ def test_an_output_carries_its_prompt(llm: LLM) -> None:
 
 
 WRONG_PROMPTS: list[tuple[Any, str]] = [
+    (None, "prompts must be text, token ids or a list of them, got None"),
+    (5, "prompts must be text, token ids or a list of them, got 5"),
     ([None], "prompt must be text or a list of token ids, got None"),
     ([3.5], "prompt must be text or a list of token ids, got 3.5"),
     ([{"text": "a"}], "exactly one key: prompt or prompt_token_ids"),

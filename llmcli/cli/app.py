@@ -117,6 +117,7 @@ def llmcli(
 
 def main(args: Sequence[str] | None = None, table: CommandTable = COMMANDS) -> None:
     """Run the command line and exit with its code."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -165,6 +166,13 @@ def _invoke(args: list[str], table: CommandTable, state: dict[str, Any]) -> int:
 def _raise_exit(signum: int, frame: FrameType | None) -> None:
     """Leave through every `finally`, so that files are closed and threads are told to stop."""
     raise SystemExit(TERMINATED)
+
+
+def _replace_closed_streams() -> None:
+    """Python has None for a stream that was closed before it started (`llmcli … <&-`)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open as long as the process
 
 
 def _settle_output() -> None:

@@ -1,7 +1,6 @@
 """`llmcli bench`: how fast a model runs here."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,7 +174,7 @@ def _print_table(result: dict[str, Any]) -> None:
         )
     console = stdout_console()
     console.print(
-        f"{env['model']}: {env['architecture']}, {env['quantization'] or 'dense'}, {env['dtype']},"
+        f"{quote(env['model'])}: {env['architecture']}, {env['quantization'] or 'dense'}, {env['dtype']},"
         f" {human_bytes(env['weight_bytes'])} of weights",
         soft_wrap=True,
     )
@@ -189,7 +188,10 @@ def _print_table(result: dict[str, Any]) -> None:
 
 
 def _notice(line: str) -> None:
-    print(line, file=sys.stderr)
+    from llmcli.ui.console import stderr_console
+    from llmcli.ui.notes import Notes
+
+    Notes(stderr_console()).say(line)
 
 
 def _silent(_: str) -> None:

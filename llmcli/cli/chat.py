@@ -127,6 +127,7 @@ def chat(
 def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, single_turn: bool) -> None:
     """Chat on the terminal; where there is none to edit lines on, with plain lines."""
     from contextlib import nullcontext
+
     from llmcli.ui.line_reader import LineReader
     from llmcli.ui.session import ChatSession
     from llmcli.ui.terminal import type_ahead

@@ -24,7 +24,8 @@ UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model as listed; context in tokens, size in bytes, modified in seconds since the epoch."""
+    """One model as listed; context in tokens, size in bytes, modified in seconds since the epoch; source is hub or
+    bundled."""
 
     name: str
     revision: str | None
@@ -33,11 +34,13 @@ class Row:
     context: int | None
     modified: float
     path: str
+    source: str
 
     def cells(self, now: float) -> tuple[str, ...]:
         """What a person sees."""
+        name = quote(self.name) + (" (bundled)" if self.source == "bundled" else "")
         context = "-" if self.context is None else f"{self.context:,}"
-        return quote(self.name), self.quantization, human_bytes(self.size), context, ago(now - self.modified)
+        return name, self.quantization, human_bytes(self.size), context, ago(now - self.modified)
 
 
 def list_models(
@@ -98,11 +101,8 @@ def _cached_rows(everything: bool) -> list[Row]:
         if not model.runnable and not everything:
             continue
         quantization, context = _describe(model.path)
-        rows.append(
-            Row(
-                model.name, model.revision, quantization, model.size, context, model.modified, str(model.path)
-            )
-        )
+        about = (model.name, model.revision, quantization, model.size, context, model.modified)
+        rows.append(Row(*about, str(model.path), "hub"))
     return rows
 
 
@@ -114,7 +114,7 @@ def _bundled_row() -> Row | None:
     quantization, context = _describe(model.path)
     files = [path.stat() for path in model.path.iterdir() if path.is_file()]
     size, modified = sum(stat.st_size for stat in files), max(stat.st_mtime for stat in files)
-    return Row(f"{model.name} (bundled)", None, quantization, size, context, modified, str(model.path))
+    return Row(model.name, None, quantization, size, context, modified, str(model.path), model.source)
 
 
 def _describe(folder: Path) -> tuple[str, int | None]:

@@ -26,6 +26,7 @@ from llmcli.cli.options import (
     SamplingOptions,
     System,
 )
+from llmcli.cli.report import INTERRUPTED
 from llmcli.errors import ItemsFailedError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from llmcli.jobs.batch_requests import LineRules
 
 INFLIGHT_PER_SEQ = 4
-INTERRUPTED = 130
 
 Input = Annotated[
     str | None,

@@ -52,8 +52,6 @@ class _OpenRequest:
     `held` are the choices after the first: they join once the first has computed the prompt, and share its blocks.
     """
 
-    request_id: str
-    num_prompt_tokens: int
     choices: dict[int, Choice]
     held: list[Request] = field(default_factory=list)
 
@@ -149,7 +147,7 @@ class Engine:
             raise RequestError(f"request id {quote(request_id)} is in use", param="request_id")
         now = time.monotonic()
         choices = {r.seq_id: Choice(request_id, r, self.tokenizer, now) for r in requests}
-        self._requests[request_id] = _OpenRequest(request_id, len(prompt_ids), choices)
+        self._requests[request_id] = _OpenRequest(choices)
         self._by_sequence.update(choices)
         self._prompt_tokens += len(prompt_ids)
         self._scheduler.add(requests[0])

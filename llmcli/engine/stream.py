@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from llmcli.engine.engine import Engine
-from llmcli.errors import EngineError, LLMCliError
+from llmcli.errors import EngineError, LLMCliError, quote
 from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
+
+CLOSED = "the engine is closed"
 
 
 class Stream:
@@ -53,8 +55,10 @@ class EngineThread:
         self._ids = itertools.count()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, Stream] = {}
-        self._failure: str | None = None
-        self._closed = False
+        # Taken to queue a request and to refuse all later ones: none can slip in behind the last command.
+        self._lock = threading.Lock()
+        self._refusal: str | None = None
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="llmcli-engine", daemon=True)
         self._thread.start()
 
@@ -65,43 +69,50 @@ class EngineThread:
             RequestError: it can not be served as asked.
             EngineError: the engine has died or is closed.
         """
-        if self._failure is not None or self._closed:
-            raise EngineError(self._failure or "the engine is closed")
         self.engine.check(prompt_token_ids, params)
         request_id = f"stream-{next(self._ids)}"
         stream = Stream(
             request_id, params.n, lambda: self._commands.put(lambda: self.engine.abort(request_id))
         )
-        self._commands.put(lambda: self._add(stream, prompt_token_ids, params))
+        with self._lock:
+            if self._refusal is not None:
+                raise EngineError(self._refusal)
+            self._streams[request_id] = stream
+            self._commands.put(lambda: self._add(stream, prompt_token_ids, params))
         return stream
 
     def close(self) -> None:
         """Abort everything, deliver the terminal events and end the thread."""
+        self._refuse(CLOSED)
         self._commands.put(self._stop)
         self._thread.join()
 
+    def _refuse(self, reason: str) -> None:
+        with self._lock:
+            self._refusal = self._refusal or reason
+
     def _stop(self) -> None:
-        self._closed = True
+        self._stopped = True
         self.engine.close()
 
     def _add(self, stream: Stream, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
-        self._streams[stream.request_id] = stream
         try:
             self.engine.add(prompt_token_ids, params, request_id=stream.request_id)
         except LLMCliError as error:
             self._streams.pop(stream.request_id).fail(error.what)
 
     def _run(self) -> None:
+        reason = CLOSED
         try:
-            while not (self._closed and not self.engine.has_work):
+            while not (self._stopped and not self.engine.has_work):
                 self._obey()
                 for event in self.engine.step() if self.engine.has_work else ():
                     if self._streams[event.request_id].put(event):
                         del self._streams[event.request_id]
         except BaseException as error:
-            self._failure = f"the engine stopped: {error}"
+            reason = f"the engine stopped: {type(error).__name__}: {quote(str(error))}"
         finally:
-            self._end_all(self._failure or "the engine is closed")
+            self._end_all(reason)
 
     def _obey(self) -> None:
         """Carry out all commands; wait for one when there is nothing else to do."""
@@ -115,7 +126,7 @@ class EngineThread:
             command()
 
     def _end_all(self, reason: str) -> None:
-        self._closed = True
+        self._refuse(reason)
         for stream in list(self._streams.values()):
             stream.fail(reason)
         self._streams.clear()

@@ -100,13 +100,12 @@ class BatchRun:
 
         Raises:
             OutputError, BrokenPipeError: a record could not be written.
-            EngineError: the engine died; what was in it leaves no record.
+            EngineError: the engine died, and there were requests left to add; those in it have failed.
         """
         deadline: float | None = None
         while True:
             if stop.requested and deadline is None:
                 deadline = self._clock() + DRAIN_S
-                counts.interrupted = True
                 self._drop_waiting()
             if deadline is None:
                 self._admit(counts, stop)

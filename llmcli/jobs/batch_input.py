@@ -166,7 +166,7 @@ def _parse(
     try:
         if data is None:
             raise RequestError(f"longer than {MAX_LINE_BYTES >> 20} MiB, the limit for one line")
-        value = {"prompt": _plain_text(data)} if form == "txt" else strict_json.loads(data)
+        value = {"prompt": _plain_text(data)} if form == "txt" else strict_json.loads(data.rstrip(_BLANK))
         return parse_request(value, line=line, index=index, rules=rules)
     except ValueError as error:  # what strict_json raises, and RequestError is one too
         param, fix = (error.param, error.fix) if isinstance(error, RequestError) else (None, "")

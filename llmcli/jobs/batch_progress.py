@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from llmcli.errors import quote
 from llmcli.jobs.batch_records import Result
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from llmcli.engine.engine import EngineStats
 
+MAX_LINE = 10_000
 PLAIN_INTERVAL_S = 10.0
 BAR_INTERVAL_S = 0.5
 RATE_SPAN_S = 5.0  # a rate is over at least this long, so that it does not jump
@@ -38,7 +40,6 @@ class BatchCounts:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    interrupted: bool = False
 
     @property
     def failed(self) -> int:
@@ -133,9 +134,9 @@ class BatchProgress:
             self._bar = None
 
     def say(self, line: str) -> None:
-        """One line of notice."""
+        """One line of notice; what a terminal would act on is escaped."""
         if not self._quiet:
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            self._console.print(quote(line, MAX_LINE), soft_wrap=True, markup=False, highlight=False)
 
     def summary(self, counts: BatchCounts) -> None:
         """The table at the end."""

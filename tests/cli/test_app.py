@@ -149,6 +149,13 @@ def test_a_full_disk_under_stdout_is_told_once(program_env: dict[str, str]) -> N
     assert "Exception ignored" not in result.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_an_empty_one(closed: str, program_env: dict[str, str]) -> None:
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *PROBE, "show"]
+    result = subprocess.run(command, env=program_env, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_runs_the_cleanup_and_gives_its_exit_code(number: int, code: int, probe: Probe) -> None:
     result = probe("wait", str(int(number)))

@@ -1,5 +1,7 @@
 """Requests, choices, stop conditions and failures, through the engine's own interface."""
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +228,36 @@ def test_an_aborted_stream_and_a_closed_thread_end_every_stream_once(llm: LLM) -
     assert [e.finish_reason for e in first][-1] == "abort"
     thread.close()
     assert [e.finish_reason for e in second if e.finish_reason] == ["abort"]
+
+
+def test_a_request_that_meets_a_closing_thread_is_refused_or_ends(llm: LLM) -> None:
+    thread = EngineThread(llm.engine)
+    check = llm.engine.check
+
+    def closed_meanwhile(ids: Sequence[int], params: SamplingParams) -> None:
+        check(ids, params)
+        thread.close()
+
+    llm.engine.check = closed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="closed"):
+        thread.submit(PROMPT, SamplingParams())
+
+
+def test_a_worker_that_dies_ends_the_streams_it_has_not_begun(llm: LLM) -> None:
+    thread = EngineThread(llm.engine)
+    ready, go = threading.Event(), threading.Event()
+
+    def die() -> None:
+        ready.set()
+        go.wait()
+        raise MemoryError("no more")
+
+    thread._commands.put(die)
+    ready.wait()
+    stream = thread.submit(PROMPT, SamplingParams(n=2))
+    go.set()
+    events = list(stream)
+    assert [(e.index, e.finish_reason) for e in events] == [(0, "error"), (1, "error")]
+    assert all("MemoryError: no more" in str(e.error) for e in events)
+    with pytest.raises(EngineError, match="no more"):
+        thread.submit(PROMPT, SamplingParams())

@@ -62,6 +62,7 @@ def test_a_good_file_keeps_its_line_numbers(data: bytes, lines: list[int]) -> No
         pytest.param(b'{"prompt": "\xff"}', "line 1: byte 13 is not UTF-8", id="J4 invalid byte"),
         pytest.param('{"prompt": "a"}'.encode("utf-16"), "line 1: byte 1 is not UTF-8", id="J4 UTF-16"),
         pytest.param(b'{"prompt": "a"', "line 1: column 15", id="J5 truncated"),
+        pytest.param(b'{"prompt": "a"\r\n', "line 1: column 15", id="J5 truncated, and ended"),
         pytest.param(b"[1]", "expected a JSON object, got an array", id="J6 array"),
         pytest.param(b'"a"', "expected a JSON object, got a string", id="J6 string"),
         pytest.param(b"7", "expected a JSON object, got a number", id="J6 number"),

@@ -70,6 +70,12 @@ def test_quiet_shows_nothing() -> None:
     assert shown.stream.getvalue() == ""
 
 
+def test_what_a_terminal_would_act_on_is_escaped() -> None:
+    shown = Shown()
+    shown.progress.say("read a\x1b]0;title\x07folder")
+    assert shown.stream.getvalue() == "read a\\x1b]0;title\\x07folder\n"
+
+
 def test_a_terminal_gets_a_bar_that_is_taken_away() -> None:
     shown = Shown(terminal=True)
     shown.counts.done = 500
