@@ -44,7 +44,7 @@ class EngineConfig:
         max_num_batched_tokens: token budget of one step (chunked prefill).
         block_size: tokens per block of the KV cache.
         kv_cache_memory: bytes of the KV cache.
-        gpu_memory_utilization: share of a GPU's memory that weights and KV cache may take.
+        gpu_memory_utilization: share of the device's memory, a GPU's or the machine's, that the engine may take.
         enable_prefix_caching: keep and reuse the blocks of finished prompts.
         num_threads: CPU threads; None is one per core that the process may use, or one for a tiny model.
         seed: root of the seeds drawn for requests that give none; None draws from the system.
@@ -243,7 +243,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
             fix=f"use --max-model-len {model.max_position} or less",
         )
     memory = _Memory(
-        free=hardware.free_memory,
+        free=min(hardware.free_memory, int(hardware.total_memory * config.gpu_memory_utilization)),
         weights=model.weight_bytes(dtype),
         workspace=_workspace_bytes(config, model),
         block=config.block_size * per_token,

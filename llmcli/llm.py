@@ -7,7 +7,9 @@
 It has an engine, it is not one; it runs the loop in the caller's thread until all requests are done.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,8 +145,9 @@ class LLM:
                 request_id = self.engine.add(ids, each)
                 choices = [CompletionOutput(index) for index in range(each.n)]
                 outputs[request_id] = RequestOutput(request_id, text, ids, choices)
-            with _progress(len(outputs), use_tqdm) as advance:
+            with _progress(len(outputs), use_tqdm) as advance, _interrupts_between_steps() as check:
                 while self.engine.has_work:
+                    check()
                     for event in self.engine.step():
                         output = outputs[event.request_id]
                         output.apply(event)
@@ -187,6 +190,26 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if prompts and isinstance(prompts[0], int):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _interrupts_between_steps() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises the KeyboardInterrupt which came meanwhile: no step is cut in the middle."""
+    pressed: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None
+        return
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

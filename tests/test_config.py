@@ -356,3 +356,10 @@ def test_a_plan_fits_its_memory_and_one_full_sequence_or_the_error_tells_what_wo
     assert 1 <= plan.max_model_len <= model.max_position
     assert plan.kv_tokens >= plan.max_model_len
     assert {"dtype", "num_blocks", "max_model_len", "num_threads"} <= plan.reasons.keys()
+
+
+def test_the_share_of_memory_bounds_the_plan() -> None:
+    half = resolve(EngineConfig(gpu_memory_utilization=0.25), LLAMA_7B_AWQ, machine(32 * GIB))
+    assert total(half) <= 16 * GIB
+    with pytest.raises(DoesNotFitError, match=r"free memory is .* MiB"):
+        resolve(EngineConfig(gpu_memory_utilization=0.01), LLAMA_7B_AWQ, machine(8 * GIB))

@@ -1,5 +1,6 @@
 """`LLM`: prompts in any form, outputs in their order, and an engine that is clean whatever happens."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,35 @@ def test_the_phases_of_loading_are_told_in_order(folder: Path) -> None:
     assert [line.split()[0] for line in lines] == ["read", "loaded", "memory:"]
     assert "LlamaForCausalLM, 1 layers, dense" in lines[0]
     assert "KV cache" in lines[2]
+
+
+def test_ctrl_c_in_the_middle_of_a_step_counts_when_the_step_is_done(folder: Path) -> None:
+    llm = make(folder)
+    runner = llm.engine._runner
+
+    class Pressing:
+        def run(self, step: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return runner.run(step)
+
+    llm.engine._runner = Pressing()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate([[5, 6, 7]], SamplingParams(max_tokens=20, ignore_eos=True), use_tqdm=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert llm.engine.stats().num_steps == 1
+    assert not llm.engine.has_work
+    llm.engine._runner = runner
+    assert llm.generate([[5, 6, 7]], SamplingParams(max_tokens=2), use_tqdm=False)[0].finished
+
+
+def test_what_was_ignored_is_warned_of(tmp_path: Path) -> None:
+    from llmcli.config import EngineConfig
+    from llmcli.engine.build import build_engine
+    from llmcli.hub.models import resolve_model
+
+    folder = tiny_chat_model(tmp_path)
+    (folder / "generation_config.json").write_text('{"temperature": -1}')
+    lines: list[str] = []
+    build_engine(resolve_model(str(folder)), EngineConfig(num_threads=1), on_warning=lines.append)
+    assert len(lines) == 1
+    assert "temperature" in lines[0]

@@ -98,10 +98,6 @@ ModelArgument = Annotated[
         help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else the bundled model.",
     ),
 ]
-RequiredModelArgument = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", show_default=False, help="A Hugging Face id (owner/name) or a folder."),
-]
 ModelOption = Annotated[
     str | None,
     _option(
@@ -163,7 +159,7 @@ GpuMemoryUtilization = Annotated[
     _number(
         "--gpu-memory-utilization",
         metavar="SHARE",
-        help="Share of a GPU's memory to take, up to 1.",
+        help="Share of the device's memory to take at most.",
         panel=ENGINE,
     ),
 ]

@@ -1,8 +1,8 @@
 """The one wiring place: from a model's folder and a config to an engine that runs."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from llmcli.config import EngineConfig, ResolvedConfig, human_bytes, resolve
 from llmcli.engine.engine import Engine
@@ -15,14 +15,24 @@ from llmcli.model.spec import ModelSpec, read_model_spec
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.text.tokenizer import Tokenizer, load_tokenizer
 
+if TYPE_CHECKING:
+    from llmcli.runtime.runner import Runner
+
 Report = Callable[[str], None]
 
 
-def build_engine(model: LocalModel, config: EngineConfig, *, on_phase: Report | None = None) -> Engine:
+def build_engine(
+    model: LocalModel,
+    config: EngineConfig,
+    *,
+    on_phase: Report | None = None,
+    on_warning: Report | None = None,
+) -> Engine:
     """Load a model.
 
     Args:
-        on_phase: called with one line for each phase that is done, and for warnings.
+        on_phase: called with one line for each phase that is done.
+        on_warning: called with one line for each thing that was ignored.
 
     Raises:
         ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit.
@@ -35,7 +45,7 @@ def build_engine(model: LocalModel, config: EngineConfig, *, on_phase: Report | 
     tokenizer = load_tokenizer(model.path)
     defaults, eos_ids, warnings = read_generation_config(model.path, spec)
     for warning in warnings:
-        report(warning)
+        (on_warning or _silent)(warning)
     eos_ids = eos_ids or (() if tokenizer.eos_id is None else (tokenizer.eos_id,))
     _check_vocabulary(model, spec, tokenizer, eos_ids)
     report(f"read {model.name}: {_describe(spec)} in {time.monotonic() - started:.1f} s")
@@ -64,7 +74,7 @@ def build_engine(model: LocalModel, config: EngineConfig, *, on_phase: Report | 
     )
 
 
-def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> Any:
+def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> "Runner":
     started = time.monotonic()
     import torch
 
@@ -92,7 +102,7 @@ def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, re
 
 
 def _check_vocabulary(
-    model: LocalModel, spec: ModelSpec, tokenizer: Tokenizer, eos_ids: tuple[int, ...] | Mapping[int, Any]
+    model: LocalModel, spec: ModelSpec, tokenizer: Tokenizer, eos_ids: tuple[int, ...]
 ) -> None:
     if tokenizer.vocab_size > spec.vocab_size:
         raise CheckpointError(

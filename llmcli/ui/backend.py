@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class LocalBackend:
     """The in-process engine, driven by its worker thread."""
 
-    def __init__(self, engine: "Engine", thread: "EngineThread") -> None:
+    def __init__(self, engine: "Engine", thread: "EngineThread", warnings: Sequence[str] = ()) -> None:
         self._engine = engine
         self._thread = thread
+        self.warnings = warnings
 
     @property
     def name(self) -> str:
@@ -98,8 +99,9 @@ def load_backend(model: LocalModel, config: EngineConfig, on_phase: Callable[[st
     from llmcli.engine.build import build_engine
     from llmcli.engine.stream import EngineThread
 
-    engine = build_engine(model, config, on_phase=on_phase)
-    return LocalBackend(engine, EngineThread(engine))
+    warnings: list[str] = []
+    engine = build_engine(model, config, on_phase=on_phase, on_warning=warnings.append)
+    return LocalBackend(engine, EngineThread(engine), warnings)
 
 
 def _awq(spec: AwqSpec) -> str:

@@ -66,6 +66,8 @@ class Waiting:
         return self.progress()
 
     def _tell(self, backend: LocalBackend) -> None:
+        for warning in backend.warnings:
+            self._notes.warn(warning)
         if self._verbose:
             for phase in self._loader.phases:
                 self._notes.dim(phase)
