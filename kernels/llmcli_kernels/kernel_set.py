@@ -7,7 +7,7 @@ models or engines. The engine's builder calls `select` once and passes the set d
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -53,7 +53,8 @@ def select(device: str, name: str = "auto") -> KernelSet:
 
     Args:
         device: "cpu".
-        name: "auto" (the fastest one for the device), "cpu", or "reference" (plain float32 PyTorch, slow).
+        name: "auto" (the fastest one for the device), "cpu", "torch" (only what torch ships: 4-bit layers with
+            bfloat16 activations are then exact up to bfloat16 rounding), or "reference" (plain float32 PyTorch, slow).
 
     Raises:
         ValueError: there is no such set; the message lists those that exist.
@@ -91,6 +92,20 @@ def _reference_set() -> KernelSet:
 
 
 def _cpu_set() -> KernelSet:
+    from llmcli_kernels.int4_linear.integer import IntegerInt4Linear
+    from llmcli_kernels.int4_linear.integer.object_cache import default_folder
+
+    torch_set = _torch_set()
+    int4 = IntegerInt4Linear(torch_set.pack_int4, torch_set.int4_linear, cache_folder=default_folder())
+    return replace(
+        torch_set,
+        name="cpu",
+        pack_int4=_checked(check_pack_int4, int4.pack_int4),
+        int4_linear=_checked(check_int4_linear, int4),
+    )
+
+
+def _torch_set() -> KernelSet:
     from llmcli_kernels.int4_linear import cpu as int4_linear
     from llmcli_kernels.kv_write import reference as kv_write  # nothing faster was found
     from llmcli_kernels.paged_attention import cpu as paged_attention
@@ -100,7 +115,7 @@ def _cpu_set() -> KernelSet:
     from llmcli_kernels.silu_mul import cpu as silu_mul
 
     return KernelSet(
-        name="cpu",
+        name="torch",
         device="cpu",
         rms_norm=_checked(check_rms_norm, rms_norm.rms_norm),
         add_rms_norm=_checked(check_add_rms_norm, rms_norm.add_rms_norm),
@@ -127,5 +142,5 @@ def _checked(check: Callable[P, None], run: Callable[P, R]) -> Callable[P, R]:
 
 # The first set of a device is its "auto".
 _BUILDERS: dict[str, dict[str, Callable[[], KernelSet]]] = {
-    "cpu": {"cpu": _cpu_set, "reference": _reference_set}
+    "cpu": {"cpu": _cpu_set, "torch": _torch_set, "reference": _reference_set}
 }

@@ -19,8 +19,15 @@ from tests.tiny_models import (
     random_quantized,
 )
 
-# Relative error of the logits of a whole model with the cpu kernels, against float32 and the dequantised weights.
-MODEL_LOGITS = {"float32": 5e-6, "bfloat16": 5e-2, "float16": 1e-2}
+# Relative error of the logits of a whole model, against float32 and the dequantised weights. A model of random weights
+# magnifies rounding: dense and with bfloat16 it is off by 0.059, with 4 bits by 0.040 (torch) and 0.095 (cpu, which
+# also rounds activations to int8).
+MODEL_LOGITS = {
+    ("cpu", "float32"): 5e-6,
+    ("cpu", "float16"): 1e-2,
+    ("cpu", "bfloat16"): 1.5e-1,
+    ("torch", "bfloat16"): 5e-2,
+}
 
 CONFIG = base_config(
     hidden_size=256,
@@ -88,14 +95,16 @@ def test_dense_modules_and_missing_zero_points_are_read(
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_cpu_kernels_stay_within_the_error_stated_for_each_dtype(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize(("kernels", "dtype"), sorted(MODEL_LOGITS))
+def test_fast_kernels_stay_within_the_error_stated_for_each_dtype(
+    tmp_path: Path, kernels: str, dtype: str
+) -> None:
     quantized, dense = awq_checkpoints(tmp_path, CONFIG, "gemm", 128)
     ids = list(range(3, 40))
     expected = logits(load_runner(dense), ids)
-    actual = logits(load_runner(quantized, "cpu", dtype), ids)
+    actual = logits(load_runner(quantized, kernels, dtype), ids)
     error = (actual - expected).norm() / expected.norm()
-    assert error < MODEL_LOGITS[dtype]
+    assert error < MODEL_LOGITS[kernels, dtype]
 
 
 def test_an_older_repository_with_quant_config_json_is_read(tmp_path: Path) -> None:
