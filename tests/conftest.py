@@ -1,6 +1,7 @@
 """What every test may count on: the data folder, the program as a process, steady hypothesis settings."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ ROOT = Path(__file__).parent.parent
 # A shared machine stalls now and then, so examples have no deadline; in CI the same ones are tried each time.
 settings.register_profile("llmcli", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("llmcli")
+
+# A shell that starts the tests in the background has them, and the programs they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
 
