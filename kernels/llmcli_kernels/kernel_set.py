@@ -76,19 +76,21 @@ def _reference_set() -> KernelSet:
     from llmcli_kernels.sampling import reference as sampling
     from llmcli_kernels.silu_mul import reference as silu_mul
 
-    return KernelSet(
-        name="reference",
-        device="cpu",
-        rms_norm=_checked(check_rms_norm, rms_norm.rms_norm),
-        add_rms_norm=_checked(check_add_rms_norm, rms_norm.add_rms_norm),
-        rope=_checked(check_rope, rope.rope),
-        kv_write=_checked(check_kv_write, kv_write.kv_write),
-        paged_attention=_checked(check_paged_attention, paged_attention.paged_attention),
-        pack_int4=_checked(check_pack_int4, int4_linear.pack_int4),
-        int4_linear=_checked(check_int4_linear, int4_linear.int4_linear),
-        silu_mul=_checked(check_silu_mul, silu_mul.silu_mul),
-        sample=_checked(check_sample, sampling.sample),
-    )
+    modules = (rms_norm, rope, kv_write, paged_attention, silu_mul, sampling)
+    return _assemble("reference", modules, int4_linear.pack_int4, int4_linear.int4_linear)
+
+
+def _torch_set() -> KernelSet:
+    from llmcli_kernels.int4_linear import cpu as int4_linear
+    from llmcli_kernels.kv_write import reference as kv_write  # nothing faster was found
+    from llmcli_kernels.paged_attention import cpu as paged_attention
+    from llmcli_kernels.rms_norm import cpu as rms_norm
+    from llmcli_kernels.rope import cpu as rope
+    from llmcli_kernels.sampling import cpu as sampling
+    from llmcli_kernels.silu_mul import cpu as silu_mul
+
+    modules = (rms_norm, rope, kv_write, paged_attention, silu_mul, sampling)
+    return _assemble("torch", modules, int4_linear.pack_int4, int4_linear.Int4Linear())
 
 
 def _cpu_set() -> KernelSet:
@@ -105,25 +107,24 @@ def _cpu_set() -> KernelSet:
     )
 
 
-def _torch_set() -> KernelSet:
-    from llmcli_kernels.int4_linear import cpu as int4_linear
-    from llmcli_kernels.kv_write import reference as kv_write  # nothing faster was found
-    from llmcli_kernels.paged_attention import cpu as paged_attention
-    from llmcli_kernels.rms_norm import cpu as rms_norm
-    from llmcli_kernels.rope import cpu as rope
-    from llmcli_kernels.sampling import cpu as sampling
-    from llmcli_kernels.silu_mul import cpu as silu_mul
-
+def _assemble(
+    name: str,
+    modules: tuple[Any, Any, Any, Any, Any, Any],
+    pack_int4: Callable[[Int4Weight, torch.dtype], Any],
+    int4_linear: Callable[[Tensor, Any, Tensor | None], Tensor],
+) -> KernelSet:
+    """A CPU set of one implementation module for each operation, in the order of the fields, and int4's own two."""
+    rms_norm, rope, kv_write, paged_attention, silu_mul, sampling = modules
     return KernelSet(
-        name="torch",
+        name=name,
         device="cpu",
         rms_norm=_checked(check_rms_norm, rms_norm.rms_norm),
         add_rms_norm=_checked(check_add_rms_norm, rms_norm.add_rms_norm),
         rope=_checked(check_rope, rope.rope),
         kv_write=_checked(check_kv_write, kv_write.kv_write),
         paged_attention=_checked(check_paged_attention, paged_attention.paged_attention),
-        pack_int4=_checked(check_pack_int4, int4_linear.pack_int4),
-        int4_linear=_checked(check_int4_linear, int4_linear.Int4Linear()),
+        pack_int4=_checked(check_pack_int4, pack_int4),
+        int4_linear=_checked(check_int4_linear, int4_linear),
         silu_mul=_checked(check_silu_mul, silu_mul.silu_mul),
         sample=_checked(check_sample, sampling.sample),
     )

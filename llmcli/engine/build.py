@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmcli.runtime.runner import Runner
 
 Report = Callable[[str], None]
+PROGRESS_S = 2.0
 
 
 def build_engine(
@@ -31,7 +32,7 @@ def build_engine(
     """Load a model.
 
     Args:
-        on_phase: called with one line for each phase that is done.
+        on_phase: called with one line for each phase that is done, and every few seconds of a long one.
         on_warning: called with one line for each thing that was ignored.
 
     Raises:
@@ -91,7 +92,8 @@ def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, re
     except ValueError as error:
         raise UsageError(str(error)) from None
     imported = time.monotonic()
-    weights = load_weights(model.path, spec, kernels, getattr(torch, config.dtype))
+    dtype = getattr(torch, config.dtype)
+    weights = load_weights(model.path, spec, kernels, dtype, on_layer=_now_and_then(report))
     elapsed = time.monotonic() - imported
     report(
         f"loaded {human_bytes(config.weight_bytes)} of weights as {config.dtype} for the {kernels.name} kernels"
@@ -99,6 +101,19 @@ def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, re
     )
     decoder = Decoder(spec, weights, kernels, build_cos_sin(spec.rope, config.max_model_len))
     return Runner(decoder, allocate_kv_cache(config, spec), config.block_size)
+
+
+def _now_and_then(report: Report) -> Callable[[int, int], None]:
+    """Tell how far the weights are, at most once in PROGRESS_S."""
+    told = time.monotonic()
+
+    def on_layer(done: int, total: int) -> None:
+        nonlocal told
+        if done < total and time.monotonic() - told >= PROGRESS_S:
+            told = time.monotonic()
+            report(f"loading weights: {done} of {total} layers")
+
+    return on_layer
 
 
 def _check_vocabulary(
