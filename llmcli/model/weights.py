@@ -70,6 +70,7 @@ def load_weights(
         layers = []
         for index in range(spec.num_layers):
             layers.append(_load_layer(reader, spec, f"model.layers.{index}."))
+            reader.unmap()
             if on_layer is not None:
                 on_layer(index + 1, spec.num_layers)
         norm = reader.dense("model.norm.weight", (spec.hidden_size,))
@@ -113,8 +114,13 @@ class _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.unmap()
+
+    def unmap(self) -> None:
+        """Close the files until they are read again: pages that were read count as this process's memory."""
         for file in self.files.values():
             file.__exit__(None, None, None)
+        self.files.clear()
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A tensor of the given shape, converted to the engine's dtype; always a copy that owns its memory."""
