@@ -37,7 +37,16 @@ CONFIG = base_config(
     num_key_value_heads=2,
     head_dim=64,
 )
-FORMS = [("gemm", 32), ("gemm", 64), ("gemm", 128), ("gemm", -1), ("gemv", 32), ("gemv", 64), ("gemv", 128)]
+FORMS = [
+    ("gemm", 32),
+    ("gemm", 64),
+    ("gemm", 128),
+    ("gemm", -1),
+    ("gemv", 32),
+    ("gemv", 64),
+    ("gemv", 128),
+    ("gemv", -1),
+]
 
 
 @pytest.mark.parametrize(("n", "k", "group"), [(8, 32, 32), (24, 128, 64), (264, 384, 128), (40, 96, 96)])
