@@ -116,7 +116,6 @@ class ModelFacts:
         quantized_bytes: bytes of the packed int4 layers, scales and zeros included.
         checkpoint_dtype: dtype that the checkpoint's dense tensors have.
         hidden_size, vocab_size: for the workspace of a step.
-        quantization: "awq" or None.
     """
 
     num_layers: int
@@ -128,7 +127,6 @@ class ModelFacts:
     checkpoint_dtype: str
     hidden_size: int
     vocab_size: int
-    quantization: str | None = None
 
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of all weights in memory when dense ones are held in `dtype`."""

@@ -9,6 +9,7 @@ It has an engine, it is not one; it runs the loop in the caller's thread until a
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,8 @@ class LLM:
     ) -> None:
         config = EngineConfig.from_mapping(options)
         name = None if model is None else str(model)
-        self.engine: Engine = build_engine(resolve_model(name, revision=revision, offline=offline), config)
+        found = resolve_model(name, revision=revision, offline=offline)
+        self.engine: Engine = build_engine(found, config, on_warning=_warn)
 
     def get_tokenizer(self) -> Tokenizer:
         return self.engine.tokenizer
@@ -177,6 +179,10 @@ class LLM:
                 "sampling_params must be SamplingParams, one or a list", param="sampling_params"
             )
         return list(sampling_params)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=4)  # shown where the LLM is made
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -34,7 +34,6 @@ LLAMA_7B_AWQ = ModelFacts(
     checkpoint_dtype="float16",
     hidden_size=4096,
     vocab_size=32000,
-    quantization="awq",
 )
 TINY = ModelFacts(
     num_layers=2,

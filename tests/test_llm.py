@@ -246,3 +246,5 @@ def test_what_was_ignored_is_warned_of(tmp_path: Path) -> None:
     build_engine(resolve_model(str(folder)), EngineConfig(num_threads=1), on_warning=lines.append)
     assert len(lines) == 1
     assert "temperature" in lines[0]
+    with pytest.warns(UserWarning, match="temperature"):
+        make(folder)

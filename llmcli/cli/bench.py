@@ -81,9 +81,8 @@ def bench(
     from llmcli.hub.models import resolve_model
 
     notice = _silent if quiet else _notice
-    built = build_engine(
-        resolve_model(model, revision=source.revision, offline=source.offline), config, on_phase=notice
-    )
+    found = resolve_model(model, revision=source.revision, offline=source.offline)
+    built = build_engine(found, config, on_phase=notice, on_warning=_notice)
     result, finished = _measure(built, plan, notice)
     if as_json:
         print(json.dumps(result), flush=True)

@@ -176,8 +176,8 @@ def run(
 
         from llmcli.engine.build import build_engine  # torch: only once the model is here
 
-        engine_of_run = build_engine(found, config, on_phase=progress.say, on_warning=progress.say)
-        with closing(engine_of_run) as built:
+        built = build_engine(found, config, on_phase=progress.say, on_warning=progress.say)
+        with closing(built):
             job.serve(built, found)
 
 

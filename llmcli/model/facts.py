@@ -37,5 +37,4 @@ def read_model_facts(folder: Path, spec: ModelSpec | None = None) -> ModelFacts:
         checkpoint_dtype=stored,
         hidden_size=spec.hidden_size,
         vocab_size=spec.vocab_size,
-        quantization="awq" if spec.quantization else None,
     )
