@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from llmcli_kernels import AttentionBatch, Int4Weight, KernelSet, select
+from llmcli_kernels.paged_kv import PagedKV
 
 ROTATE_BYTES = 64 << 20
 LINEARS = {"qkv": (2560, 2048), "o": (2048, 2048), "gate_up": (11264, 2048), "down": (2048, 5632)}
@@ -101,14 +102,15 @@ def bench_paged_attention(kernels: KernelSet, repeats: int) -> list[Timing]:
         blocks = -(-length // block_size)
         shape = (layers, 2, sequences * blocks, kv_heads, block_size, head_size)
         cache = torch.randn(shape).to(torch.bfloat16)
+        kvs = [PagedKV(keys, values) for keys, values in cache]
         tables = torch.randperm(sequences * blocks).view(sequences, blocks)
         starts, lens = tuple(range(sequences + 1)), (length,) * sequences
         q = torch.randn(sequences, heads, head_size).to(torch.bfloat16)
 
-        def step(turn: int, cache=cache, tables=tables, starts=starts, lens=lens, q=q) -> None:
+        def step(turn: int, kvs=kvs, tables=tables, starts=starts, lens=lens, q=q) -> None:
             batch = AttentionBatch(starts, lens, tables)
-            for layer in range(layers):
-                kernels.paged_attention(q, cache[layer, 0], cache[layer, 1], batch, head_size**-0.5, None)
+            for kv in kvs:
+                kernels.paged_attention(q, kv, batch, head_size**-0.5, None, None)
 
         times = measure([step], repeats)
         case = f"decode S={sequences} len={length} ({layers} layers)"

@@ -5,19 +5,20 @@ models or engines. The engine's builder calls `select` once and passes the set d
 "reference" by name.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from llmcli_kernels.activations import LinearOutput
 from llmcli_kernels.int4_linear import Int4Weight, check_int4_linear, check_pack_int4
-from llmcli_kernels.kv_write import check_kv_write
 from llmcli_kernels.paged_attention import AttentionBatch, check_paged_attention
+from llmcli_kernels.paged_kv import PagedKV
 from llmcli_kernels.rms_norm import check_add_rms_norm, check_rms_norm
-from llmcli_kernels.rope import check_rope
+from llmcli_kernels.rope_kv_write import QKNorm, check_rope_kv_write
 from llmcli_kernels.sampling import SamplingBatch, check_sample
 from llmcli_kernels.silu_mul import check_silu_mul
 
@@ -38,23 +39,25 @@ class KernelSet:
     name: str
     device: str
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
-    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    rope: Callable[[Tensor, Tensor, Tensor, Tensor], None]
-    kv_write: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
-    paged_attention: Callable[[Tensor, Tensor, Tensor, AttentionBatch, float, int | None], Tensor]
+    add_rms_norm: Callable[[LinearOutput, Tensor, Tensor, float], Tensor]
+    rope_kv_write: Callable[[LinearOutput, Tensor, Tensor, Tensor, PagedKV, int, QKNorm | None], Tensor]
+    paged_attention: Callable[[Tensor, PagedKV, AttentionBatch, float, int | None, float | None], Tensor]
     pack_int4: Callable[[Int4Weight, torch.dtype], Any]
-    int4_linear: Callable[[Tensor, Any, Tensor | None], Tensor]
-    silu_mul: Callable[[Tensor], Tensor]
+    int4_linear: Callable[[Tensor, Any, Tensor | None], LinearOutput]
+    silu_mul: Callable[[LinearOutput], Tensor]
     sample: Callable[[Tensor, SamplingBatch], tuple[Tensor, Tensor]]
 
 
-def select(device: str, name: str = "auto") -> KernelSet:
+def select(device: str, name: str = "auto", *, tuning_file: Path | None = None) -> KernelSet:
     """The kernel set of a device.
 
     Args:
-        device: "cpu".
-        name: "auto" (the fastest one for the device), "cpu", "torch" (only what torch ships: 4-bit layers with
-            bfloat16 activations are then exact up to bfloat16 rounding), or "reference" (plain float32 PyTorch, slow).
+        device: "cpu" or "cuda".
+        name: "auto" (the fastest one for the device) or one of
+            cpu: "cpu", "torch" (only what torch ships: 4-bit layers with bfloat16 activations are then exact up to
+            bfloat16 rounding), "reference" (plain float32 PyTorch, slow);
+            cuda: "triton", "reference".
+        tuning_file: rows of a user's own that the Triton kernels' table starts with, see `tuning.py`.
 
     Raises:
         ValueError: there is no such set; the message lists those that exist.
@@ -64,40 +67,56 @@ def select(device: str, name: str = "auto") -> KernelSet:
     if chosen not in builders:
         known = "; ".join(f"{kind}: auto, {', '.join(sets)}" for kind, sets in _BUILDERS.items())
         raise ValueError(f"no kernel set {name!r} for device {device!r}; there are {known}")
-    return builders[chosen]()
+    return replace(builders[chosen](tuning_file), device=device)
 
 
-def _reference_set() -> KernelSet:
+def _reference_set(_: Path | None) -> KernelSet:
     from llmcli_kernels.int4_linear import reference as int4_linear
-    from llmcli_kernels.kv_write import reference as kv_write
     from llmcli_kernels.paged_attention import reference as paged_attention
     from llmcli_kernels.rms_norm import reference as rms_norm
-    from llmcli_kernels.rope import reference as rope
+    from llmcli_kernels.rope_kv_write import reference as rope_kv_write
     from llmcli_kernels.sampling import reference as sampling
     from llmcli_kernels.silu_mul import reference as silu_mul
 
-    modules = (rms_norm, rope, kv_write, paged_attention, silu_mul, sampling)
-    return _assemble("reference", modules, int4_linear.pack_int4, int4_linear.int4_linear)
+    return _assemble(
+        name="reference",
+        rms_norm=rms_norm.rms_norm,
+        add_rms_norm=rms_norm.add_rms_norm,
+        rope_kv_write=rope_kv_write.rope_kv_write,
+        paged_attention=paged_attention.paged_attention,
+        pack_int4=int4_linear.pack_int4,
+        int4_linear=int4_linear.int4_linear,
+        silu_mul=silu_mul.silu_mul,
+        sample=sampling.sample,
+    )
 
 
-def _torch_set() -> KernelSet:
+def _torch_set(_: Path | None) -> KernelSet:
     from llmcli_kernels.int4_linear import cpu as int4_linear
-    from llmcli_kernels.kv_write import reference as kv_write  # nothing faster was found
     from llmcli_kernels.paged_attention import cpu as paged_attention
     from llmcli_kernels.rms_norm import cpu as rms_norm
-    from llmcli_kernels.rope import cpu as rope
+    from llmcli_kernels.rope_kv_write import cpu as rope_kv_write
     from llmcli_kernels.sampling import cpu as sampling
     from llmcli_kernels.silu_mul import cpu as silu_mul
 
-    modules = (rms_norm, rope, kv_write, paged_attention, silu_mul, sampling)
-    return _assemble("torch", modules, int4_linear.pack_int4, int4_linear.Int4Linear())
+    return _assemble(
+        name="torch",
+        rms_norm=rms_norm.rms_norm,
+        add_rms_norm=rms_norm.add_rms_norm,
+        rope_kv_write=rope_kv_write.rope_kv_write,
+        paged_attention=paged_attention.paged_attention,
+        pack_int4=int4_linear.pack_int4,
+        int4_linear=int4_linear.Int4Linear(),
+        silu_mul=silu_mul.silu_mul,
+        sample=sampling.sample,
+    )
 
 
-def _cpu_set() -> KernelSet:
+def _cpu_set(tuning_file: Path | None) -> KernelSet:
     from llmcli_kernels.int4_linear.integer import IntegerInt4Linear
     from llmcli_kernels.int4_linear.integer.object_cache import default_folder
 
-    torch_set = _torch_set()
+    torch_set = _torch_set(tuning_file)
     int4 = IntegerInt4Linear(torch_set.pack_int4, torch_set.int4_linear, cache_folder=default_folder())
     return replace(
         torch_set,
@@ -107,33 +126,41 @@ def _cpu_set() -> KernelSet:
     )
 
 
-def _assemble(
-    name: str,
-    modules: tuple[Any, Any, Any, Any, Any, Any],
-    pack_int4: Callable[[Int4Weight, torch.dtype], Any],
-    int4_linear: Callable[[Tensor, Any, Tensor | None], Tensor],
-) -> KernelSet:
-    """A CPU set of one implementation module for each operation, in the order of the fields, and int4's own two."""
-    rms_norm, rope, kv_write, paged_attention, silu_mul, sampling = modules
-    return KernelSet(
-        name=name,
-        device="cpu",
-        rms_norm=_checked(check_rms_norm, rms_norm.rms_norm),
-        add_rms_norm=_checked(check_add_rms_norm, rms_norm.add_rms_norm),
-        rope=_checked(check_rope, rope.rope),
-        kv_write=_checked(check_kv_write, kv_write.kv_write),
-        paged_attention=_checked(check_paged_attention, paged_attention.paged_attention),
-        pack_int4=_checked(check_pack_int4, pack_int4),
-        int4_linear=_checked(check_int4_linear, int4_linear),
-        silu_mul=_checked(check_silu_mul, silu_mul.silu_mul),
-        sample=_checked(check_sample, sampling.sample),
+def _triton_set(tuning_file: Path | None) -> KernelSet:
+    from llmcli_kernels.gpu import current_gpu
+    from llmcli_kernels.int4_linear.triton_linear import TritonInt4Linear
+    from llmcli_kernels.paged_attention.triton_attention import TritonPagedAttention
+    from llmcli_kernels.rms_norm import triton_rms_norm
+    from llmcli_kernels.rope_kv_write import triton_rope_kv_write
+    from llmcli_kernels.sampling import triton_sampling
+    from llmcli_kernels.silu_mul import triton_silu_mul
+    from llmcli_kernels.tuning import load_table
+
+    gpu = current_gpu()
+    table = load_table(gpu.capability, tuning_file)
+    int4 = TritonInt4Linear(table, gpu)
+    return _assemble(
+        name="triton",
+        rms_norm=triton_rms_norm.rms_norm,
+        add_rms_norm=triton_rms_norm.add_rms_norm,
+        rope_kv_write=triton_rope_kv_write.rope_kv_write,
+        paged_attention=TritonPagedAttention(table, gpu),
+        pack_int4=int4.pack_int4,
+        int4_linear=int4,
+        silu_mul=triton_silu_mul.silu_mul,
+        sample=triton_sampling.sample,
     )
+
+
+def _assemble(name: str, **operations: Callable[..., Any]) -> KernelSet:
+    """A set of one implementation of each operation, its checks in front."""
+    checked = {field: _checked(_CHECKS[field], run) for field, run in operations.items()}
+    return KernelSet(name=name, device="", **checked)
 
 
 def _checked(check: Callable[P, None], run: Callable[P, R]) -> Callable[P, R]:
     """`run` with its argument checks in front."""
 
-    @functools.wraps(run)
     def operation(*args: P.args, **kwargs: P.kwargs) -> R:
         check(*args, **kwargs)
         return run(*args, **kwargs)
@@ -141,7 +168,19 @@ def _checked(check: Callable[P, None], run: Callable[P, R]) -> Callable[P, R]:
     return operation
 
 
+_CHECKS: dict[str, Callable[..., None]] = {
+    "rms_norm": check_rms_norm,
+    "add_rms_norm": check_add_rms_norm,
+    "rope_kv_write": check_rope_kv_write,
+    "paged_attention": check_paged_attention,
+    "pack_int4": check_pack_int4,
+    "int4_linear": check_int4_linear,
+    "silu_mul": check_silu_mul,
+    "sample": check_sample,
+}
+
 # The first set of a device is its "auto".
-_BUILDERS: dict[str, dict[str, Callable[[], KernelSet]]] = {
-    "cpu": {"cpu": _cpu_set, "torch": _torch_set, "reference": _reference_set}
+_BUILDERS: dict[str, dict[str, Callable[[Path | None], KernelSet]]] = {
+    "cpu": {"cpu": _cpu_set, "torch": _torch_set, "reference": _reference_set},
+    "cuda": {"triton": _triton_set, "reference": _reference_set},
 }

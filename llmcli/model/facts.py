@@ -1,6 +1,7 @@
 """`ModelFacts` of a folder, from config.json and the safetensors headers alone: no torch, no weights read."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 from llmcli.config import ModelFacts
@@ -12,29 +13,35 @@ AWQ_SUFFIXES = (".qweight", ".qzeros", ".scales")
 
 
 def read_model_facts(folder: Path, spec: ModelSpec | None = None) -> ModelFacts:
-    """Sizes that `config.resolve` needs.
+    """Sizes that `plan.resolve` needs.
 
     Raises:
         CheckpointError, UnsupportedModelError: see `read_model_spec` and `read_checkpoint`.
     """
     spec = spec or read_model_spec(folder)
-    dense = quantized = 0
-    dtypes: set[str] = set()
+    quantized = 0
+    dense: Counter[str] = Counter()
     for name, info in read_checkpoint(folder).items():
         if name.endswith(AWQ_SUFFIXES):
             quantized += info.num_bytes
         elif not (spec.tie_word_embeddings and name == "lm_head.weight"):
-            dense += math.prod(info.shape)
-            dtypes.add(info.dtype)
-    stored = next((CHECKPOINT_DTYPES[d] for d in ("F32", "BF16", "F16") if d in dtypes), "float32")
+            dense[info.dtype] += math.prod(info.shape)
+    most = next((dtype for dtype, _ in dense.most_common() if dtype in CHECKPOINT_DTYPES), "F32")
     return ModelFacts(
         num_layers=spec.num_layers,
         num_kv_heads=spec.num_kv_heads,
         head_dim=spec.head_dim,
         max_position=spec.max_position,
-        dense_parameters=dense,
+        dense_parameters=dense.total(),
         quantized_bytes=quantized,
-        checkpoint_dtype=stored,
+        checkpoint_dtype=CHECKPOINT_DTYPES[most],
         hidden_size=spec.hidden_size,
         vocab_size=spec.vocab_size,
+        largest_int4=_largest_layer(spec) if spec.quantization else 0,
     )
+
+
+def _largest_layer(spec: ModelSpec) -> int:
+    """Weights of the largest of a layer's matrices, as they are merged to run: q, k and v; o; gate and up; down."""
+    q, kv = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    return spec.hidden_size * max(q + 2 * kv, 2 * spec.intermediate_size)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from llmcli_kernels.paged_attention import AttentionBatch
+from llmcli_kernels.paged_kv import PagedKV
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,6 @@ class ForwardBatch:
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """Keys and values of all layers: each [num_blocks, num_kv_heads, block_size, head_dim], one pair a layer."""
+    """Keys and values of all layers, one `PagedKV` a layer."""
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    layers: tuple[PagedKV, ...]

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmcli_kernels import KernelSet
+from llmcli_kernels.activations import LinearOutput, as_tensor
 from llmcli_kernels.int4_linear import Int4Weight, PackedInt4
 
 
 class Linear(Protocol):
     """x [T, K] -> [T, N] in x's dtype."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> LinearOutput: ...
 
 
 class DenseLinear:
@@ -39,7 +40,7 @@ class Int4Linear:
         self.packed = packed
         self.bias = bias
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> LinearOutput:
         return self.kernels.int4_linear(x, self.packed, self.bias)
 
 
@@ -50,7 +51,7 @@ class ConcatLinear:
         self.parts = tuple(parts)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.cat([part(x) for part in self.parts], dim=-1)
+        return torch.cat([as_tensor(part(x)) for part in self.parts], dim=-1)
 
 
 def merge(

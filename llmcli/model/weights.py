@@ -20,18 +20,18 @@ from llmcli.model.linear import DenseLinear, Linear, merge
 from llmcli.model.spec import AwqSpec, ModelSpec
 from llmcli_kernels import KernelSet
 from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.rope_kv_write import QKNorm
 
 DENSE_DTYPES = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One decoder layer. Norm weights are [hidden_size], or [head_dim] for q_norm and k_norm."""
+    """One decoder layer. Norm weights are [hidden_size], those in qk_norm [head_dim]."""
 
     input_norm: Tensor
     qkv: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    qk_norm: QKNorm | None
     o: Linear
     post_norm: Tensor
     gate_up: Linear
@@ -54,18 +54,20 @@ def load_weights(
     kernels: KernelSet,
     dtype: torch.dtype,
     on_layer: Callable[[int, int], None] | None = None,
+    device: str = "cpu",
 ) -> DecoderWeights:
     """Read all weights.
 
     Args:
         dtype: dense weights are converted to it; int4 ones are packed for activations of it.
+        device: where they go; int4 ones are packed there.
         on_layer: called with (layers done, layers in all).
 
     Raises:
         CheckpointError: a tensor is missing, unused, damaged or has another shape; names and shapes are given.
         UnsupportedModelError: a tensor has a dtype that is not read.
     """
-    with _Reader(folder, spec, kernels, dtype) as reader:
+    with _Reader(folder, spec, kernels, dtype, device) as reader:
         embedding = reader.dense(reader.embedding_name(), (spec.vocab_size, spec.hidden_size))
         layers = []
         for index in range(spec.num_layers):
@@ -89,8 +91,7 @@ def _load_layer(reader: "_Reader", spec: ModelSpec, prefix: str) -> LayerWeights
     return LayerWeights(
         input_norm=reader.dense(prefix + "input_layernorm.weight", (hidden,)),
         qkv=reader.linear(attention, ("q_proj", "k_proj", "v_proj"), (q, kv, kv), hidden, spec.qkv_bias),
-        q_norm=reader.dense(attention + "q_norm.weight", (spec.head_dim,)) if spec.qk_norm else None,
-        k_norm=reader.dense(attention + "k_norm.weight", (spec.head_dim,)) if spec.qk_norm else None,
+        qk_norm=_load_qk_norm(reader, spec, attention) if spec.qk_norm else None,
         o=reader.linear(attention, ("o_proj",), (hidden,), q, spec.o_bias),
         post_norm=reader.dense(prefix + "post_attention_layernorm.weight", (hidden,)),
         gate_up=reader.linear(mlp, ("gate_proj", "up_proj"), (inner, inner), hidden, spec.mlp_bias),
@@ -98,14 +99,26 @@ def _load_layer(reader: "_Reader", spec: ModelSpec, prefix: str) -> LayerWeights
     )
 
 
+def _load_qk_norm(reader: "_Reader", spec: ModelSpec, prefix: str) -> QKNorm:
+    size = (spec.head_dim,)
+    return QKNorm(
+        reader.dense(prefix + "q_norm.weight", size),
+        reader.dense(prefix + "k_norm.weight", size),
+        spec.rms_norm_eps,
+    )
+
+
 class _Reader:
     """Takes tensors out of the mapped files by name, and knows in the end which were never asked for."""
 
-    def __init__(self, folder: Path, spec: ModelSpec, kernels: KernelSet, dtype: torch.dtype) -> None:
+    def __init__(
+        self, folder: Path, spec: ModelSpec, kernels: KernelSet, dtype: torch.dtype, device: str
+    ) -> None:
         self.folder = folder
         self.spec = spec
         self.kernels = kernels
         self.dtype = dtype
+        self.device = device
         self.tensors = dict(read_checkpoint(folder))
         self.used: set[str] = set()
         self.files: dict[Path, Any] = {}
@@ -123,14 +136,14 @@ class _Reader:
         self.files.clear()
 
     def dense(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A tensor of the given shape, converted to the engine's dtype; always a copy that owns its memory."""
+        """A tensor of the given shape, in the engine's dtype and on its device; always a copy that owns its memory."""
         info = self._info(name, shape)
         if info.dtype not in DENSE_DTYPES:
             raise UnsupportedModelError(
                 f"tensor {name} in {info.file} has dtype {info.dtype}",
                 fix=f"supported: {', '.join(DENSE_DTYPES)}",
             )
-        return self._take(name).to(self.dtype, copy=True)
+        return self._take(name).to(self.device, self.dtype, copy=True)
 
     def embedding_name(self) -> str:
         """A tied matrix may be stored under either of its names, or under both."""
@@ -179,14 +192,14 @@ class _Reader:
                 raise CheckpointError(
                     f"tensor {name}.{part} in {info.file} has dtype {info.dtype}, expected {dtype}"
                 )
-        qzeros = self._take(f"{name}.qzeros") if f"{name}.qzeros" in self.tensors else None
-        scales = self._take(f"{name}.scales")
+        qzeros = self._take(f"{name}.qzeros").to(self.device) if f"{name}.qzeros" in self.tensors else None
+        scales = self._take(f"{name}.scales").to(self.device)
         if not torch.isfinite(scales).all():
             raise CheckpointError(
                 f"tensor {name}.scales in {self.tensors[f'{name}.scales'].file} has NaN or infinity"
             )
         normalise = awq.from_gemm if quantization.version == "gemm" else awq.from_gemv
-        return normalise(self._take(f"{name}.qweight"), qzeros, scales, group)
+        return normalise(self._take(f"{name}.qweight").to(self.device), qzeros, scales, group)
 
     def _is_int4(self, name: str, quantization: AwqSpec) -> bool:
         """Whether a matrix is quantized: the files decide, config.json may only name what is not."""

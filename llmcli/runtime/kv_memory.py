@@ -6,24 +6,35 @@ from llmcli.config import ResolvedConfig, human_bytes
 from llmcli.errors import DoesNotFitError
 from llmcli.model.forward_batch import KVCache
 from llmcli.model.spec import ModelSpec
+from llmcli_kernels.paged_kv import LARGEST, PagedKV
 
 
 def allocate_kv_cache(config: ResolvedConfig, spec: ModelSpec) -> KVCache:
-    """Reserve all blocks of all layers; pages are touched, and so paid for, when they are first written.
+    """Reserve all blocks of all layers on the device; a CPU's pages are touched, and so paid for, when they are
+    first written.
 
     Raises:
         DoesNotFitError: the system refuses the memory.
     """
-    shape = (config.num_blocks, spec.num_kv_heads, config.block_size, spec.head_dim)
-    dtype = getattr(torch, config.dtype)
     try:
-        # one allocation a layer and side, so that the system can hand out the pages lazily
-        keys = tuple(torch.empty(shape, dtype=dtype) for _ in range(spec.num_layers))
-        values = tuple(torch.empty(shape, dtype=dtype) for _ in range(spec.num_layers))
+        return KVCache(tuple(_allocate_layer(config, spec) for _ in range(spec.num_layers)))
     except RuntimeError as error:
         raise DoesNotFitError(
             f"the KV cache of {human_bytes(config.kv_bytes)} can not be reserved",
             why=str(error).splitlines()[0],
             fix="use a smaller --kv-cache-memory",
         ) from None
-    return KVCache(keys, values)
+
+
+def _allocate_layer(config: ResolvedConfig, spec: ModelSpec) -> PagedKV:
+    """One allocation for each part, so that the system can hand out the pages lazily."""
+    shape = (config.num_blocks, spec.num_kv_heads, config.block_size, spec.head_dim)
+    name = "float8_e4m3fn" if config.kv_cache_dtype == "fp8" else config.kv_cache_dtype
+    dtype = getattr(torch, name)
+    keys = torch.empty(shape, dtype=dtype, device=config.device)
+    values = torch.empty(shape, dtype=dtype, device=config.device)
+    if dtype not in LARGEST:
+        return PagedKV(keys, values)
+    key_scales = torch.empty(shape[:3], dtype=torch.float32, device=config.device)
+    value_scales = torch.empty(shape[:3], dtype=torch.float32, device=config.device)
+    return PagedKV(keys, values, key_scales, value_scales)

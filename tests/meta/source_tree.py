@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def sources() -> dict[str, str]:
-    """Text of every module of both packages: `llmcli.config`, `llmcli_kernels.rope.cpu`, ..."""
+    """Text of every module of both packages: `llmcli.config`, `llmcli_kernels.rms_norm.cpu`, ..."""
     texts: dict[str, str] = {}
     for top in (ROOT / "llmcli", ROOT / "kernels" / "llmcli_kernels"):
         for path in sorted(top.rglob("*.py")):

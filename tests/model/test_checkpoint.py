@@ -15,7 +15,13 @@ from safetensors.torch import save_file
 from llmcli.errors import CheckpointError
 from llmcli.model.checkpoint import read_checkpoint, read_header
 from llmcli.model.facts import read_model_facts
-from tests.tiny_models import awq_checkpoints, base_config, dense_checkpoint, transformers_model
+from tests.tiny_models import (
+    awq_checkpoints,
+    base_config,
+    dense_checkpoint,
+    save_checkpoint,
+    transformers_model,
+)
 
 INDEX = "model.safetensors.index.json"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 99\n"
@@ -312,6 +318,15 @@ def test_facts_count_dense_weights_and_packed_bytes(tmp_path: Path) -> None:
     assert facts.dense_parameters == all_dense - 3 * 7 * 64 * 64
     assert facts.quantized_bytes == 3 * 7 * (64 * 64 // 2 + 2 * 64 * 2 + 2 * 64 // 2)
     assert facts.checkpoint_dtype == "float32"
+    assert facts.largest_int4 == 64 * (3 * 64)
+    assert read_model_facts(dense).largest_int4 == 0
+
+
+def test_the_dtype_of_a_checkpoint_is_that_of_most_of_its_weights(tmp_path: Path) -> None:
+    config = base_config()
+    tensors = dict(transformers_model(config).half().state_dict())
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
+    assert read_model_facts(save_checkpoint(tmp_path, config, tensors)).checkpoint_dtype == "float16"
 
 
 def test_facts_of_a_tied_model_count_its_matrix_once(tmp_path: Path) -> None:

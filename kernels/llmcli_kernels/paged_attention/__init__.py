@@ -3,21 +3,25 @@
 Owns `AttentionBatch`, the description of a step that all layers share, and the shared argument checks.
 Does not know requests, prefix caching or who filled the blocks.
 
-    paged_attention(q, k_cache, v_cache, batch, scale, sliding_window) -> out
-        q [T, HQ, D] (may be a strided view, last dim contiguous); k_cache, v_cache [num_blocks, HKV, B, D]
-        contiguous, already holding this step's keys and values; HQ a multiple of HKV. out [T, HQ, D] is new
+    paged_attention(q, kv, batch, scale, sliding_window, softcap) -> out
+        q [T, HQ, D] (may be a strided view, last dim contiguous); kv: the `PagedKV` of a layer, already holding
+        this step's keys and values, in q's dtype or in 8 bits; HQ a multiple of HKV. out [T, HQ, D] is new
         and contiguous. The queries of sequence s are rows query_starts[s] .. query_starts[s+1]-1, the last
         of them at position kv_lens[s]-1; position i of a sequence lives in block block_tables[s, i // B],
         offset i % B. A query at position i sees positions 0..i, or i-w+1..i with sliding_window = w
-        (transformers' meaning). Softmax in float32. Cache slots outside of what some query sees are never
-        read into a result, whatever they hold.
+        (transformers' meaning). With softcap = c every score s becomes c · tanh(s / c) before the softmax (Gemma 2,
+        arXiv 2408.00118). Softmax in float32. Cache slots outside of what some query sees are never
+        read into a result, whatever they and their scales hold.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from llmcli_kernels.paged_kv import PagedKV
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,36 +71,28 @@ class AttentionBatch:
 
 def check_paged_attention(
     q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    kv: PagedKV,
     batch: AttentionBatch,
     scale: float,
     sliding_window: int | None,
+    softcap: float | None,
 ) -> None:
     """Raise a ValueError that names the numbers when the arguments do not fit together."""
-    if (
-        k_cache.dim() != 4
-        or k_cache.shape != v_cache.shape
-        or not (k_cache.is_contiguous() and v_cache.is_contiguous())
-    ):
+    if q.dim() != 3 or q.shape[2] != kv.head_size or q.shape[1] % kv.num_kv_heads or q.stride(2) != 1:
         raise ValueError(
-            f"paged_attention: k_cache {list(k_cache.shape)} and v_cache {list(v_cache.shape)} "
-            "must be alike, contiguous, 4-D"
-        )
-    _, kv_heads, block_size, head_size = k_cache.shape
-    if q.dim() != 3 or q.shape[2] != head_size or q.shape[1] % kv_heads or q.stride(2) != 1:
-        raise ValueError(
-            f"paged_attention: q {list(q.shape)} must be [T, multiple of {kv_heads}, {head_size}],"
+            f"paged_attention: q {list(q.shape)} must be [T, multiple of {kv.num_kv_heads}, {kv.head_size}],"
             " last dim contiguous"
         )
-    if not q.dtype == k_cache.dtype == v_cache.dtype:
-        raise ValueError(f"paged_attention: dtypes differ: {q.dtype}, {k_cache.dtype}, {v_cache.dtype}")
+    if not q.is_floating_point() or not (kv.quantized or kv.keys.dtype == q.dtype):
+        raise ValueError(f"paged_attention: q is {q.dtype}, the cache {kv.keys.dtype}")
     if q.shape[0] != batch.num_tokens:
         raise ValueError(f"paged_attention: q has {q.shape[0]} rows, the batch {batch.num_tokens}")
-    room = batch.block_tables.shape[1] * block_size
+    room = batch.block_tables.shape[1] * kv.block_size
     if max(batch.kv_lens, default=0) > room:
         raise ValueError(
             f"paged_attention: kv_len {max(batch.kv_lens)} is more than the {room} slots of a block table"
         )
     if sliding_window is not None and sliding_window < 1:
         raise ValueError(f"paged_attention: sliding_window must be at least 1 or None, got {sliding_window}")
+    if softcap is not None and not 0 < softcap < math.inf:
+        raise ValueError(f"paged_attention: softcap must be above 0 or None, got {softcap}")

@@ -1,7 +1,9 @@
 """Fast paged attention on a CPU: gathers the pages of similar sequences for torch's fused attention.
 
-It runs in float32 for every dtype: in bfloat16 it is slower for few queries and no faster for many. What the
-layers of a step have in common (pages and masks) is worked out once and kept in AttentionBatch.plans.
+Sequences with one query are computed in bfloat16 where q and the cache are; all else in float32, which is no slower.
+8-bit storage is widened as it is gathered. A soft cap has no fused kernel, so its scores are written out, for some
+queries at a time. What the layers of a step have in common (pages and masks) is worked out once and kept in
+AttentionBatch.plans.
 """
 
 import math
@@ -14,11 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmcli_kernels.paged_attention import AttentionBatch
+from llmcli_kernels.paged_kv import PagedKV
 
 # A sequence joins a group of longer ones if at least this share of what is gathered for it is its own.
 MIN_SHARE = 0.75
 # Elements of keys gathered at a time: enough to hide the cost of a call, few enough for the cache.
 MAX_GATHERED = 1 << 18
+# Scores with a soft cap that are held at a time.
+MAX_SCORES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -50,52 +55,90 @@ class _Group:
 
 def paged_attention(
     q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    kv: PagedKV,
     batch: AttentionBatch,
     scale: float,
     sliding_window: int | None,
+    softcap: float | None,
 ) -> Tensor:
-    key = ("cpu", k_cache.shape[1:], sliding_window)
+    key = ("cpu", kv.keys.shape[1:], sliding_window)
     if key not in batch.plans:
-        batch.plans[key] = _plan(batch, k_cache.shape, sliding_window)
+        batch.plans[key] = _plan(batch, kv.keys.shape, sliding_window)
     groups = cast("list[_Group]", batch.plans[key])
     out = torch.empty(q.shape, dtype=q.dtype)
     for group in groups:
         one_query = not isinstance(group.rows, slice)
-        compute = q.dtype if one_query and q.dtype == torch.bfloat16 else torch.float32
-        keys, values = _gather(k_cache, group, compute), _gather(v_cache, group, compute)
+        narrow = one_query and q.dtype == torch.bfloat16 and not kv.quantized
+        compute = q.dtype if narrow else torch.float32
+        keys = _gather(kv.keys, kv.key_scales, group, compute)
+        values = _gather(kv.values, kv.value_scales, group, compute)
         queries = q[group.rows].to(compute)
         if one_query:
             # The heads that share keys are as good as several queries at one position.
             shared = queries.view(keys.shape[0], keys.shape[1], -1, keys.shape[3])
-            mixed = _attend(shared, keys, values, group.mask, scale)
-        else:
+            mixed = _attend(shared, keys, values, group.mask, scale, softcap)
+        elif softcap is None:
             heads_first = queries.transpose(0, 1).unsqueeze(0)
             mixed = F.scaled_dot_product_attention(
                 heads_first, keys, values, attn_mask=group.mask, scale=scale, enable_gqa=True
             )[0].transpose(0, 1)
+        else:
+            mixed = _attend_many(queries, keys, values, group.mask, scale, softcap)
         out[group.rows] = mixed.reshape(queries.shape).to(q.dtype)
     return out
 
 
-def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _attend_many(
+    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, softcap: float
+) -> Tensor:
+    """q [T, HQ, D] over keys and values [1, HKV, L, D], mask [T, L], some queries at a time."""
+    kv_heads, length = keys.shape[1:3]
+    step = max(1, MAX_SCORES // (q.shape[1] * length))
+    parts = []
+    for rows, hidden in zip(q.split(step), mask.split(step), strict=True):
+        by_head = rows.unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3)  # [HKV, group, T, D]
+        group = by_head.shape[1]
+        mixed = _attend(by_head.flatten(1, 2)[None], keys, values, hidden.repeat(group, 1), scale, softcap)
+        parts.append(mixed[0].unflatten(1, (group, -1)).permute(2, 0, 1, 3).flatten(1, 2))
+    return torch.cat(parts)
+
+
+def _attend(
+    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, softcap: float | None
+) -> Tensor:
     """Attention of q [S, HKV, group, D] over keys and values [S, HKV, L, D]; softmax in float32."""
-    if q.dtype == torch.float32:
+    if q.dtype == torch.float32 and softcap is None:
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale)
     scores = torch.matmul(q, keys.transpose(-1, -2)).to(torch.float32)
+    if softcap is not None:
+        scores, scale = scores.mul_(scale / softcap).tanh_(), softcap
     shares = torch.add(mask, scores, alpha=scale).softmax(dim=-1)
     return torch.matmul(shares.to(q.dtype), values)
 
 
-def _gather(cache: Tensor, group: _Group, dtype: torch.dtype) -> Tensor:
+def _gather(cache: Tensor, scales: Tensor | None, group: _Group, dtype: torch.dtype) -> Tensor:
     """The group's part of a cache, [S, HKV, L, D] of a dtype, with zeros where no query looks."""
     _, kv_heads, block_size, head_size = cache.shape
-    rows = cache.view(-1, block_size * head_size).index_select(0, group.pages.flatten())
-    gathered = rows.view(group.pages.shape[0], kv_heads, -1, head_size).to(dtype)
+    pages, shape = group.pages.flatten(), (group.pages.shape[0], kv_heads, -1, head_size)
+    if scales is None:
+        gathered = cache.view(-1, block_size * head_size).index_select(0, pages).view(shape).to(dtype)
+    else:
+        rows = cache.view(torch.uint8).view(-1, block_size, head_size)
+        wide = _widen(rows.index_select(0, pages), cache.dtype)
+        of_rows = scales.view(-1, block_size).index_select(0, pages)
+        gathered = wide.mul_(of_rows.unsqueeze(-1)).view(shape).to(dtype)
     for positions, hidden in group.blanks:
         gathered[:, :, positions].masked_fill_(hidden, 0.0)
     return gathered
+
+
+def _widen(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes of an 8-bit dtype as float32, any but NaN. torch converts float8 one by one, ten times as slowly."""
+    if dtype != torch.float8_e4m3fn:
+        return stored.view(dtype).to(torch.float32)
+    # A float8 is a float16 with fewer digits and an exponent that counts from 8 less.
+    half = (stored.view(torch.int8).to(torch.int16) << 7) & -0x4001
+    return half.view(torch.float16).to(torch.float32).mul_(2.0**8)
 
 
 def _plan(batch: AttentionBatch, cache_shape: torch.Size, sliding_window: int | None) -> list[_Group]:

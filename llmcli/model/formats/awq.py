@@ -5,7 +5,8 @@
     gemv   qweight int32 [N, K/8], qzeros int32 [N, W], scales float16 [N, 8 W]; nibbles in natural order,
            the groups padded to 8 W of them
 
-In both w = (q - zero) * scale. Without zero points the zero is 8. Knows no file: tensors come from `model/weights.py`.
+In both w = (q - zero) * scale. Without zero points the zero is 8. Knows no file: tensors come from `model/weights.py`,
+on whatever device.
 """
 
 import torch
@@ -39,7 +40,7 @@ def gemv_zeros_width(k: int, group_size: int) -> int:
 def from_gemm(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size: int) -> Int4Weight:
     """Normalise the gemm form; qzeros None means symmetric."""
     n, groups = scales.shape[1], scales.shape[0]
-    zeros = _symmetric_zeros(n, groups) if qzeros is None else _columns(qzeros).t().contiguous()
+    zeros = _symmetric_zeros(n, groups, scales) if qzeros is None else _columns(qzeros).t().contiguous()
     return Int4Weight(
         q=_rows_of_pairs(qweight),
         zeros=zeros,
@@ -52,7 +53,7 @@ def from_gemv(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size
     """Normalise the gemv form; its bytes are in the internal order already."""
     n, groups = qweight.shape[0], qweight.shape[1] * 8 // group_size
     if qzeros is None:
-        zeros = _symmetric_zeros(n, groups)
+        zeros = _symmetric_zeros(n, groups, scales)
     else:
         packed = qzeros.contiguous().view(torch.uint8)
         zeros = torch.stack((packed & 15, packed >> 4), dim=-1).reshape(n, -1)[:, :groups].contiguous()
@@ -73,7 +74,7 @@ def _rows_of_pairs(qweight: Tensor) -> Tensor:
     low = (even & LOW_NIBBLES) | ((odd & LOW_NIBBLES) << 4)
     high = ((even >> 4) & LOW_NIBBLES) | (odd & ~LOW_NIBBLES)
     pairs, eighth = even.shape
-    rows = torch.empty((eighth, 8, pairs), dtype=torch.uint8)
+    rows = torch.empty((eighth, 8, pairs), dtype=torch.uint8, device=qweight.device)
     for words, columns in ((low, COLUMNS_OF_LOW), (high, COLUMNS_OF_HIGH)):
         by_column = words.t().contiguous().view(torch.uint8).view(eighth, pairs, 4)
         for byte, column in enumerate(columns):
@@ -81,8 +82,8 @@ def _rows_of_pairs(qweight: Tensor) -> Tensor:
     return rows.view(eighth * 8, pairs)
 
 
-def _symmetric_zeros(n: int, groups: int) -> Tensor:
-    return torch.full((n, groups), SYMMETRIC_ZERO, dtype=torch.uint8)
+def _symmetric_zeros(n: int, groups: int, scales: Tensor) -> Tensor:
+    return torch.full((n, groups), SYMMETRIC_ZERO, dtype=torch.uint8, device=scales.device)
 
 
 def _columns(words: Tensor) -> Tensor:
