@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +19,10 @@ settings.load_profile("llmcli")
 
 # A shell that starts the tests in the background has them, and the programs they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Without a GPU, Triton's kernels run in its interpreter. Triton looks once, when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -1,9 +1,23 @@
-"""The kernel sets of the CPU, and a seed for every test."""
+"""The kernel sets, each on its device, and a seed for every test."""
+
+import importlib.util
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from llmcli_kernels import KernelSet, select
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_GPU = torch.cuda.is_available()
+TRITON_DEVICE = "cuda" if HAS_GPU else "cpu"
+
+if HAS_TRITON and not HAS_GPU:
+    from tests.kernels.interpreter import mend
+    from tests.kernels.interpreter_speed import hasten
+
+    mend()
+    hasten()
 
 
 @pytest.fixture(autouse=True)
@@ -11,10 +25,28 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["reference", "torch", "cpu"])
-def kernels(request: pytest.FixtureRequest) -> KernelSet:
+@pytest.fixture
+def triton_device() -> Iterator[str]:
+    """Where Triton's kernels run: a GPU, else the CPU that its interpreter uses. New tensors lie there."""
+    if not HAS_TRITON:
+        pytest.skip("triton is not installed")
+    with torch.device(TRITON_DEVICE):
+        yield TRITON_DEVICE
+
+
+@pytest.fixture(params=["reference", "torch", "cpu", "triton"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[KernelSet]:
     """Each set in turn: what every implementation must do."""
-    return select("cpu", request.param)
+    if request.param == "triton":
+        request.getfixturevalue("triton_device")
+        yield select("cuda", "triton")
+    else:
+        yield select("cpu", request.param)
+
+
+@pytest.fixture
+def triton(triton_device: str) -> KernelSet:
+    return select("cuda", "triton")
 
 
 @pytest.fixture
