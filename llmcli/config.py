@@ -1,8 +1,6 @@
-"""The engine's configuration: what the user asked for, and what it resolves to on this model and machine.
+"""The engine's configuration: what the user asked for, the facts that decide, and the values in force.
 
-`resolve` is pure: it turns every "auto" into a value and keeps the reason for each, so that `show`, `bench`
-and an error about memory all print the same sum. Knows no torch and reads no file; `engine/build.py` gathers
-the facts.
+Plain values; `plan.py` leads from the first two to the third. Knows no torch and reads no file.
 """
 
 import dataclasses
@@ -13,19 +11,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from llmcli.errors import DoesNotFitError, UsageError, quote
+from llmcli.errors import UsageError, quote
+from llmcli.gpu_facts import GpuFacts, NoGpu
 from llmcli.sampling import MAX_SEED
 
 GIB = 1 << 30
 MIB = 1 << 20
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
+DEVICES = ("auto", "cuda", "cpu")
+DEVICE_OF_KERNELS = {"triton": "cuda", "cpu": "cpu", "torch": "cpu"}  # those that run on one only
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
+KV_DTYPES = ("int8", "fp8")  # of the KV cache alone, with a scale for every token and head
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
-AUTO_CPU_KV_SHARE = 0.5  # of the memory that is free once the weights are in: a laptop has other work to do
-AUTO_KV_SEQUENCES = 16  # auto takes no more than this many sequences of the full length ...
-AUTO_KV_BYTES = 4 * GIB  # ... or this much, whichever is more
-ONE_THREAD_WEIGHTS = 32 * MIB  # below this, threads wait for each other longer than they work
-FULL_LENGTH_MARGIN_BLOCKS = 1
 OPTIONAL_COUNTS = ("max_model_len", "num_threads", "kv_cache_memory")
 MAX_THREADS = 1024  # OpenMP dies where the system has no more
 COUNTS = (*OPTIONAL_COUNTS, "max_num_seqs", "max_num_batched_tokens")
@@ -36,14 +33,17 @@ class EngineConfig:
     """What the user asked for. None, or "auto", leaves a choice to `resolve`.
 
     Args:
-        dtype: "auto", "float32", "bfloat16" or "float16": activations, KV cache and dense weights.
-        device: "auto" or "cpu".
+        dtype: "auto", "float32", "bfloat16" or "float16": activations, dense weights, and the KV cache unless
+            kv_cache_dtype says otherwise.
+        device: "auto" (a GPU that the model fits on, else the CPU), "cuda" or "cpu".
         kernels: name of the kernel set, or "auto".
         max_model_len: most tokens of one sequence, prompt and output together.
         max_num_seqs: most sequences that run at once.
         max_num_batched_tokens: token budget of one step (chunked prefill).
         block_size: tokens per block of the KV cache.
         kv_cache_memory: bytes of the KV cache.
+        kv_cache_dtype: "auto" (that of the activations), "int8" or "fp8" (float8 e4m3): a cache of 8 bits holds
+            about twice as many tokens, and answers change a little.
         gpu_memory_utilization: share of the device's memory, a GPU's or the machine's, that the engine may take.
         enable_prefix_caching: keep and reuse the blocks of finished prompts.
         num_threads: CPU threads; None is one per core that the process may use, or one for a tiny model.
@@ -51,13 +51,14 @@ class EngineConfig:
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Literal["auto", "cpu"] = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     kernels: str = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     block_size: int = 16
     kv_cache_memory: int | None = None
+    kv_cache_dtype: Literal["auto", "int8", "fp8"] = "auto"
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     enable_prefix_caching: bool = True
     num_threads: int | None = None
@@ -66,11 +67,20 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", *DTYPES):  # a tuple: the value may be of any type
             raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {quote(self.dtype)}")
-        if self.device not in ("auto", "cpu"):
-            raise UsageError(f"--device must be auto or cpu, got {quote(self.device)}")
+        if self.device not in DEVICES:
+            raise UsageError(
+                f"--device must be auto, cuda or cpu, got {quote(self.device)}",
+                fix=_nearest_device(self.device),
+            )
+        if not isinstance(self.kernels, str):
+            raise UsageError(f"--kernels must be the name of a kernel set, got {quote(self.kernels)}")
         if not isinstance(self.block_size, int) or self.block_size not in BLOCK_SIZES:
             sizes = ", ".join(map(str, BLOCK_SIZES))
             raise UsageError(f"--block-size must be one of {sizes}, got {quote(self.block_size)}")
+        if self.kv_cache_dtype not in ("auto", *KV_DTYPES):
+            raise UsageError(
+                f"--kv-cache-dtype must be auto, {' or '.join(KV_DTYPES)}, got {quote(self.kv_cache_dtype)}"
+            )
         for name in COUNTS:
             value = getattr(self, name)
             if value is None and name in OPTIONAL_COUNTS:
@@ -90,6 +100,11 @@ class EngineConfig:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed must be an integer in 0..{MAX_SEED}, got {quote(seed)}")
 
+    @property
+    def wanted_device(self) -> str:
+        """ "auto", "cuda" or "cpu": as asked for, or as the kernel set that was asked for implies."""
+        return DEVICE_OF_KERNELS.get(self.kernels, "auto") if self.device == "auto" else self.device
+
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> "EngineConfig":
         """Build from keyword options; an unknown name is a UsageError with the nearest one."""
@@ -104,6 +119,15 @@ class EngineConfig:
         return cls(**options)
 
 
+def _nearest_device(value: object) -> str:
+    text = str(value).lower()
+    if re.fullmatch(r"(cuda|gpu):\d+", text):
+        return f"use --device cuda; CUDA_VISIBLE_DEVICES={text.split(':')[1]} chooses the GPU"
+    names = {"gpu": "cuda", "nvidia": "cuda"} | {name: name for name in DEVICES}
+    near = difflib.get_close_matches(text, names, 1)
+    return f"did you mean {names[near[0]]}?" if near else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """What `resolve` needs to know of a model: sizes from config.json and the safetensors headers.
@@ -116,6 +140,7 @@ class ModelFacts:
         quantized_bytes: bytes of the packed int4 layers, scales and zeros included.
         checkpoint_dtype: dtype that the checkpoint's dense tensors have.
         hidden_size, vocab_size: for the workspace of a step.
+        largest_int4: weights of the largest quantized layer, 0 without one: a GPU dequantises it for long prompts.
     """
 
     num_layers: int
@@ -127,6 +152,7 @@ class ModelFacts:
     checkpoint_dtype: str
     hidden_size: int
     vocab_size: int
+    largest_int4: int = 0
 
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of all weights in memory when dense ones are held in `dtype`."""
@@ -138,26 +164,27 @@ class HardwareFacts:
     """What `resolve` needs to know of the machine.
 
     Attributes:
-        device: "cpu".
         total_memory, free_memory: bytes, cgroup limit considered; free before the weights are loaded.
         num_cores: cores that this process may use.
-        fast_bfloat16: whether bfloat16 matmul is faster than float32.
+        fast_bfloat16: whether the CPU's bfloat16 matmul is faster than float32.
+        gpu: what it offers, or why it can not be used.
     """
 
-    device: str
     total_memory: int
     free_memory: int
     num_cores: int
     fast_bfloat16: bool
+    gpu: GpuFacts | NoGpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedConfig:
-    """Every value in force, and why. Bytes are bytes; lengths are tokens."""
+    """Every value in force, and why. Bytes are bytes; lengths are tokens; `gpu` is None on a CPU."""
 
     dtype: str
     device: str
     kernels: str
+    kv_cache_dtype: str
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -170,6 +197,7 @@ class ResolvedConfig:
     workspace_bytes: int
     kv_bytes_per_token: int
     reasons: Mapping[str, str]
+    gpu: GpuFacts | None = None
 
     @property
     def kv_bytes(self) -> int:
@@ -182,9 +210,10 @@ class ResolvedConfig:
     def memory_sum(self) -> str:
         """The plan in one line: weights + workspace + KV cache = total."""
         total = self.weight_bytes + self.workspace_bytes + self.kv_bytes
+        stored = f" in {self.kv_cache_dtype}" if self.kv_cache_dtype in KV_DTYPES else ""
         return (
             f"weights {human_bytes(self.weight_bytes)} + workspace {human_bytes(self.workspace_bytes)}"
-            f" + KV cache {human_bytes(self.kv_bytes)} ({self.kv_tokens:,} tokens) = {human_bytes(total)}"
+            f" + KV cache {human_bytes(self.kv_bytes)}{stored} ({self.kv_tokens:,} tokens) = {human_bytes(total)}"
         )
 
 
@@ -218,161 +247,3 @@ def parse_number(text: str) -> int:
     if value >= 2**63 or (not suffix and value.denominator != 1):
         raise ValueError(f"not a whole number: {text!r}")
     return int(value)
-
-
-def kv_bytes_per_token(model: ModelFacts, dtype: str) -> int:
-    """Bytes of keys and values of one position over all layers."""
-    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * DTYPES[dtype]
-
-
-def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> ResolvedConfig:
-    """Turn every auto into a value.
-
-    Raises:
-        DoesNotFitError: weights, workspace and the KV cache of one sequence need more memory than there is.
-        UsageError: max_model_len is beyond what the model was made for.
-    """
-    reasons: dict[str, str] = {}
-    dtype = _resolve_dtype(config, model, hardware, reasons)
-    per_token = kv_bytes_per_token(model, dtype)
-    if config.max_model_len is not None and config.max_model_len > model.max_position:
-        raise UsageError(
-            f"--max-model-len {config.max_model_len} is beyond the model's {model.max_position} positions",
-            fix=f"use --max-model-len {model.max_position} or less",
-        )
-    memory = _Memory(
-        free=min(hardware.free_memory, int(hardware.total_memory * config.gpu_memory_utilization)),
-        weights=model.weight_bytes(dtype),
-        workspace=_workspace_bytes(config, model),
-        block=config.block_size * per_token,
-    )
-    num_blocks = _kv_budget(config, model, memory, reasons) // memory.block
-    max_model_len = _resolve_max_model_len(config, model, memory, num_blocks, reasons)
-    num_threads = _resolve_threads(config, memory.weights, hardware, reasons)
-    return ResolvedConfig(
-        dtype=dtype,
-        device=hardware.device,
-        kernels=hardware.device if config.kernels == "auto" else config.kernels,
-        max_model_len=max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens,
-        block_size=config.block_size,
-        num_blocks=num_blocks,
-        enable_prefix_caching=config.enable_prefix_caching,
-        num_threads=num_threads,
-        seed=config.seed,
-        weight_bytes=memory.weights,
-        workspace_bytes=memory.workspace,
-        kv_bytes_per_token=per_token,
-        reasons=reasons,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Memory:
-    """Bytes: what is free before the model comes, what it takes, and one block of the KV cache."""
-
-    free: int
-    weights: int
-    workspace: int
-    block: int
-
-    @property
-    def left(self) -> int:
-        """For the KV cache."""
-        return self.free - self.weights - self.workspace
-
-    def taken(self) -> str:
-        weights, workspace = human_bytes(self.weights), human_bytes(self.workspace)
-        return f"weights {weights} + workspace {workspace} of {human_bytes(self.free)} free"
-
-
-def _resolve_dtype(
-    config: EngineConfig, model: ModelFacts, hardware: HardwareFacts, reasons: dict[str, str]
-) -> str:
-    if config.dtype != "auto":
-        reasons["dtype"] = "option"
-        return config.dtype
-    if model.checkpoint_dtype == "float32":
-        reasons["dtype"] = "the checkpoint's"
-        return "float32"
-    if hardware.fast_bfloat16:
-        reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU is fast in bfloat16"
-        return "bfloat16"
-    reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU has no fast 16-bit arithmetic"
-    return "float32"
-
-
-def _resolve_threads(
-    config: EngineConfig, weights: int, hardware: HardwareFacts, reasons: dict[str, str]
-) -> int:
-    if config.num_threads is not None:
-        reasons["num_threads"] = "option"
-        return config.num_threads
-    if weights < ONE_THREAD_WEIGHTS:
-        reasons["num_threads"] = "the model is too small for more to pay"
-        return 1
-    reasons["num_threads"] = "cores that the process may use"
-    return hardware.num_cores
-
-
-def _workspace_bytes(config: EngineConfig, model: ModelFacts) -> int:
-    """Activations of the largest step: a few hidden-size rows per token, and fp32 logits per sequence."""
-    rows = config.max_num_batched_tokens
-    return rows * model.hidden_size * 4 * 16 + min(rows, config.max_num_seqs) * model.vocab_size * 4 * 3
-
-
-def _blocks_for(length: int, block_size: int) -> int:
-    """Blocks that make sure of one sequence of `length` tokens."""
-    return -(-length // block_size) + FULL_LENGTH_MARGIN_BLOCKS
-
-
-def _kv_budget(config: EngineConfig, model: ModelFacts, memory: _Memory, reasons: dict[str, str]) -> int:
-    """Bytes that the KV cache may take; never more than are left beside weights and workspace."""
-    if memory.left <= 0:
-        need = human_bytes(memory.weights + memory.workspace)
-        raise DoesNotFitError(
-            f"the model does not fit: it needs {need}, free memory is {human_bytes(memory.free)}",
-            why=memory.taken(),
-            fix="close other programs, or choose a smaller or a quantized (AWQ) model",
-        )
-    if config.kv_cache_memory is not None:
-        reasons["num_blocks"] = "--kv-cache-memory"
-        if config.kv_cache_memory > memory.left:
-            raise DoesNotFitError(
-                f"--kv-cache-memory {human_bytes(config.kv_cache_memory)} is more than the"
-                f" {human_bytes(memory.left)} that are left",
-                why=memory.taken(),
-                fix=f"use at most --kv-cache-memory {memory.left // MIB}MiB, or leave it out"
-                if memory.left >= MIB
-                else "choose a smaller or a quantized (AWQ) model",
-            )
-        return config.kv_cache_memory
-    sequence = _blocks_for(config.max_model_len or model.max_position, config.block_size) * memory.block
-    reasons["num_blocks"] = f"from {human_bytes(memory.left)} free after the weights"
-    wanted = max(AUTO_KV_BYTES, AUTO_KV_SEQUENCES * sequence)
-    return min(int(memory.left * AUTO_CPU_KV_SHARE), wanted, config.max_num_seqs * sequence)
-
-
-def _resolve_max_model_len(
-    config: EngineConfig, model: ModelFacts, memory: _Memory, num_blocks: int, reasons: dict[str, str]
-) -> int:
-    fits = max(0, num_blocks - FULL_LENGTH_MARGIN_BLOCKS) * config.block_size
-    if config.max_model_len is None:
-        least = min(2 * config.block_size, model.max_position)
-        wanted = min(model.max_position, fits)
-        reasons["max_model_len"] = "the model's" if wanted == model.max_position else "the longest that fits"
-    else:
-        least = wanted = config.max_model_len
-        reasons["max_model_len"] = "option"
-    if fits >= least:
-        return wanted
-    need = _blocks_for(least, config.block_size) * memory.block
-    shorter = f"use --max-model-len {fits} or less" if fits >= 2 * config.block_size else ""
-    more = f"use --kv-cache-memory {-(-need // MIB)}MiB" if -(-need // MIB) * MIB <= memory.left else ""
-    raise DoesNotFitError(
-        f"the KV cache does not fit: {least:,} tokens need {human_bytes(need)},"
-        f" there is room for {human_bytes(num_blocks * memory.block)}",
-        why=f"{memory.taken()}; {human_bytes(memory.block / config.block_size)} per token",
-        fix=", or ".join(filter(None, (shorter, more))) or "close other programs, or choose a smaller model",
-    )

@@ -5,7 +5,8 @@
     │   └── OutputError            1   a result could not be written
     ├── UsageError                 2   a wrong argument, option or input file
     │   ├── RequestError           2   one request that can not be served as asked
-    │   └── MissingExtraError      2   an optional package is not installed
+    │   ├── MissingExtraError      2   an optional package is not installed
+    │   └── DeviceUnavailableError 2   the device asked for can not be used
     ├── ItemsFailedError           3   the work is done, but some items failed
     ├── ModelUnavailableError      4   the model could not be obtained
     │   ├── ModelNotFoundError     4
@@ -78,6 +79,10 @@ class RequestError(UsageError, ValueError):
 
 class MissingExtraError(UsageError):
     """An optional package is not installed."""
+
+
+class DeviceUnavailableError(UsageError):
+    """The device asked for is not there, or can not be used."""
 
 
 class ItemsFailedError(LLMCliError):

@@ -8,12 +8,17 @@ import platform
 from pathlib import Path
 
 from llmcli.config import HardwareFacts
+from llmcli.gpu_facts import GpuFacts, NoGpu
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def read_hardware_facts() -> HardwareFacts:
-    """Look at the machine now; free memory changes from call to call."""
+def read_hardware_facts(gpu: GpuFacts | NoGpu | None = None) -> HardwareFacts:
+    """Look at the machine now; free memory changes from call to call.
+
+    Args:
+        gpu: what `runtime/gpu.py` found; None where nobody looked.
+    """
     import psutil
 
     memory = psutil.virtual_memory()
@@ -22,11 +27,11 @@ def read_hardware_facts() -> HardwareFacts:
     if limit is not None:
         total, free = min(total, limit), min(free, limit - used)
     return HardwareFacts(
-        device="cpu",
         total_memory=total,
         free_memory=max(free, 0),
         num_cores=_num_cores(),
         fast_bfloat16=_has_fast_bfloat16(),
+        gpu=gpu or NoGpu("no GPU was looked for"),
     )
 
 

@@ -15,6 +15,7 @@ from llmcli.config import EngineConfig
 from llmcli.engine import build
 from llmcli.engine.engine import Engine
 from llmcli.errors import EngineError, OutputError, UsageError
+from llmcli.gpu_facts import GpuFacts
 from llmcli.hub.models import resolve_model
 from llmcli.jobs import bench
 from llmcli.jobs.bench import BenchPlan, Measurement, bytes_per_step, peak_memory, read_bandwidth, run_bench
@@ -168,6 +169,29 @@ def test_the_environment_is_plain_json_with_names_and_sizes(folder: Path) -> Non
     assert all(value != "" for value in record.values())
 
 
+def test_the_environment_of_a_gpu_has_its_name_and_versions(folder: Path) -> None:
+    engine = make(folder)
+    gpu = GpuFacts(
+        name="NVIDIA H200",
+        capability=(9, 0),
+        total_memory=140 << 30,
+        free_memory=139 << 30,
+        num_sms=132,
+        driver="570.86.15",
+        cuda="12.8",
+        triton="3.6.0",
+    )
+    engine.config = replace(engine.config, device="cuda", gpu=gpu)
+    assert json.loads(json.dumps(environment(engine)))["gpu"] == {
+        "name": "NVIDIA H200",
+        "capability": "9.0",
+        "memory_bytes": 140 << 30,
+        "driver": "570.86.15",
+        "cuda": "12.8",
+        "triton": "3.6.0",
+    }
+
+
 def run_scripted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], fails_at: int | None = None
 ) -> int:
@@ -175,7 +199,7 @@ def run_scripted(
     engine = make(folder)
     timed(engine, monkeypatch, fails_at=fails_at)
     monkeypatch.setattr(build, "build_engine", lambda *_, **__: engine)
-    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 1e9)
+    monkeypatch.setattr(bench, "read_bandwidth", lambda threads, device: 1e9)
     return run_command_line(["bench", str(folder), *SMALL, *arguments])
 
 

@@ -1,62 +1,12 @@
-"""`resolve`: every auto becomes a value that fits, and what can not fit is refused with both numbers and a way out."""
+"""The configuration's values: human numbers, ranges, and the nearest name for what is unknown."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llmcli.config import (
-    BLOCK_SIZES,
-    DTYPES,
-    GIB,
-    MIB,
-    EngineConfig,
-    HardwareFacts,
-    ModelFacts,
-    ResolvedConfig,
-    human_bytes,
-    kv_bytes_per_token,
-    parse_number,
-    resolve,
-)
-from llmcli.errors import DoesNotFitError, UsageError
-
-LLAMA_7B_AWQ = ModelFacts(
-    num_layers=32,
-    num_kv_heads=32,
-    head_dim=128,
-    max_position=4096,
-    dense_parameters=2 * 32000 * 4096 + 65 * 4096,
-    quantized_bytes=3_500_000_000,
-    checkpoint_dtype="float16",
-    hidden_size=4096,
-    vocab_size=32000,
-)
-TINY = ModelFacts(
-    num_layers=2,
-    num_kv_heads=2,
-    head_dim=16,
-    max_position=100,
-    dense_parameters=10_000,
-    quantized_bytes=0,
-    checkpoint_dtype="float32",
-    hidden_size=64,
-    vocab_size=300,
-)
-
-
-def machine(free: int, *, cores: int = 4, fast_bfloat16: bool = True) -> HardwareFacts:
-    return HardwareFacts(
-        device="cpu", total_memory=2 * free, free_memory=free, num_cores=cores, fast_bfloat16=fast_bfloat16
-    )
-
-
-def total(plan: ResolvedConfig) -> int:
-    return plan.weight_bytes + plan.workspace_bytes + plan.kv_bytes
-
+from llmcli.config import GIB, MIB, EngineConfig, human_bytes, parse_number
+from llmcli.errors import UsageError
 
 NUMBERS: list[tuple[str, int]] = [
     ("4096", 4096),
@@ -137,7 +87,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("dtype", "int8", "auto, float32, bfloat16, float16, got int8"),
     ("dtype", ["float32"], "--dtype must be"),
     ("dtype", None, "--dtype must be"),
-    ("device", "tpu", "--device must be auto or cpu, got tpu"),
+    ("device", "tpu", "--device must be auto, cuda or cpu, got tpu"),
+    ("kernels", ["triton"], "--kernels must be the name of a kernel set"),
     ("block_size", 0, "--block-size must be one of 4, 8, 16, 32, 64, 128, got 0"),
     ("block_size", 7, "got 7"),
     ("block_size", 16.0, "got 16.0"),
@@ -151,6 +102,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_num_batched_tokens", 0, "--max-num-batched-tokens"),
     ("num_threads", 0, "--threads must be a positive integer, got 0"),
     ("num_threads", 1025, "--threads must be in 1..1024, got 1025"),
+    ("kv_cache_dtype", "int4", "--kv-cache-dtype must be auto, int8 or fp8, got int4"),
+    ("kv_cache_dtype", "float16", "got float16"),
+    ("kv_cache_dtype", ["int8"], "--kv-cache-dtype must be"),
     ("kv_cache_memory", "1G", "--kv-cache-memory must be a positive integer, got 1G"),
     ("gpu_memory_utilization", 0, "above 0 and at most 1, got 0"),
     ("gpu_memory_utilization", 1.01, "got 1.01"),
@@ -182,183 +136,3 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(name: str, fix: str)
     with pytest.raises(UsageError, match=f"unknown engine option {name}") as caught:
         EngineConfig.from_mapping({"block_size": 16, name: 1})
     assert fix in caught.value.fix
-
-
-DTYPE_RULES: list[tuple[str, str, bool, str, str]] = [
-    ("auto", "float32", True, "float32", "the checkpoint's"),
-    ("auto", "float16", True, "bfloat16", "fast in bfloat16"),
-    ("auto", "bfloat16", True, "bfloat16", "fast in bfloat16"),
-    ("auto", "bfloat16", False, "float32", "no fast 16-bit arithmetic"),
-    ("float16", "float32", False, "float16", "option"),
-    ("bfloat16", "float16", False, "bfloat16", "option"),
-]
-
-
-@pytest.mark.parametrize(("asked", "stored", "fast", "expected", "reason"), DTYPE_RULES)
-def test_the_dtype_follows_from_checkpoint_and_machine(
-    asked: Any, stored: str, fast: bool, expected: str, reason: str
-) -> None:
-    facts = replace(TINY, checkpoint_dtype=stored)
-    plan = resolve(EngineConfig(dtype=asked), facts, machine(GIB, fast_bfloat16=fast))
-    assert plan.dtype == expected
-    assert reason in plan.reasons["dtype"]
-
-
-def test_the_cache_of_a_token_is_keys_and_values_of_all_layers() -> None:
-    assert kv_bytes_per_token(LLAMA_7B_AWQ, "float16") == 512 * 1024
-
-
-def test_a_tiny_model_runs_on_one_thread() -> None:
-    assert resolve(EngineConfig(), TINY, machine(4 * GIB)).num_threads == 1
-    assert resolve(EngineConfig(num_threads=3), TINY, machine(4 * GIB)).num_threads == 3
-
-
-def test_threads_are_those_asked_for_or_all_cores() -> None:
-    assert resolve(EngineConfig(), LLAMA_7B_AWQ, machine(16 * GIB, cores=3)).num_threads == 3
-    assert resolve(EngineConfig(num_threads=2), LLAMA_7B_AWQ, machine(16 * GIB, cores=3)).num_threads == 2
-
-
-def test_the_memory_sum_adds_up() -> None:
-    plan = resolve(EngineConfig(), LLAMA_7B_AWQ, machine(16 * GIB))
-    assert plan.kv_bytes == plan.num_blocks * plan.block_size * plan.kv_bytes_per_token
-    match = re.fullmatch(
-        r"weights ([\d.]+) GiB \+ workspace ([\d.]+) MiB \+ KV cache ([\d.]+) GiB"
-        r" \(([\d,]+) tokens\) = ([\d.]+) GiB",
-        plan.memory_sum(),
-    )
-    assert match is not None
-    weights, workspace, cache, tokens, whole = (float(part.replace(",", "")) for part in match.groups())
-    assert tokens == plan.kv_tokens
-    assert whole == pytest.approx(weights + workspace / 1024 + cache, abs=0.16)
-    assert whole == pytest.approx(total(plan) / GIB, abs=0.06)
-
-
-def test_the_context_is_the_models_where_that_fits() -> None:
-    plan = resolve(EngineConfig(), LLAMA_7B_AWQ, machine(32 * GIB))
-    assert (plan.max_model_len, plan.reasons["max_model_len"]) == (4096, "the model's")
-
-
-def test_the_context_shrinks_to_what_fits() -> None:
-    plan = resolve(EngineConfig(), LLAMA_7B_AWQ, machine(6 * GIB))
-    assert plan.reasons["max_model_len"] == "the longest that fits"
-    assert 32 <= plan.max_model_len < 4096
-    assert plan.max_model_len == plan.kv_tokens - plan.block_size
-    assert total(plan) <= 6 * GIB
-
-
-@pytest.mark.parametrize("max_num_seqs", [1, 2, 64])
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 99, 100])
-def test_one_sequence_of_any_length_fits_where_memory_is_plenty(length: int, max_num_seqs: int) -> None:
-    plan = resolve(EngineConfig(max_model_len=length, max_num_seqs=max_num_seqs), TINY, machine(GIB))
-    assert plan.max_model_len == length
-    auto = resolve(EngineConfig(max_num_seqs=max_num_seqs), TINY, machine(GIB))
-    assert (auto.max_model_len, auto.reasons["max_model_len"]) == (100, "the model's")
-
-
-def test_the_cache_takes_no_more_than_its_sequences_can_use() -> None:
-    plan = resolve(EngineConfig(max_num_seqs=2), TINY, machine(64 * GIB))
-    assert plan.kv_tokens <= 2 * (100 + 2 * plan.block_size)
-
-
-def refused(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> DoesNotFitError:
-    with pytest.raises(DoesNotFitError) as caught:
-        resolve(config, model, hardware)
-    assert caught.value.exit_code == 5
-    assert caught.value.fix
-    return caught.value
-
-
-def test_a_huge_model_on_a_small_machine_is_refused_with_both_numbers() -> None:
-    error = refused(EngineConfig(), replace(LLAMA_7B_AWQ, quantized_bytes=140 * GIB), machine(4 * GIB))
-    assert re.search(r"needs 14\d GiB, free memory is 4\.0 GiB", error.what)
-    assert "weights 14" in error.why
-
-
-def test_a_model_of_exactly_all_free_memory_is_refused() -> None:
-    plan = resolve(EngineConfig(), TINY, machine(GIB))
-    refused(EngineConfig(), TINY, machine(plan.weight_bytes + plan.workspace_bytes))
-
-
-def test_a_cache_too_small_for_one_sequence_says_need_and_have() -> None:
-    config = EngineConfig(kv_cache_memory=10 * MIB)
-    error = refused(config, LLAMA_7B_AWQ, machine(16 * GIB))
-    assert "32 tokens need 24.0 MiB, there is room for 8.0 MiB" in error.what
-    assert "512 KiB per token" in error.why
-    assert error.fix == "use --kv-cache-memory 24MiB"
-    larger = replace(config, kv_cache_memory=24 * MIB)
-    assert resolve(larger, LLAMA_7B_AWQ, machine(16 * GIB)).max_model_len == 32
-
-
-def test_a_length_that_the_cache_can_not_hold_says_which_would_fit() -> None:
-    config = EngineConfig(max_model_len=4096, kv_cache_memory=GIB)
-    error = refused(config, LLAMA_7B_AWQ, machine(16 * GIB))
-    assert error.what == "the KV cache does not fit: 4,096 tokens need 2.0 GiB, there is room for 1.0 GiB"
-    assert error.fix == "use --max-model-len 2032 or less, or use --kv-cache-memory 2056MiB"
-
-
-def test_a_cache_larger_than_what_is_left_is_refused_with_both_numbers() -> None:
-    error = refused(EngineConfig(kv_cache_memory=20 * GIB), LLAMA_7B_AWQ, machine(16 * GIB))
-    assert re.search(r"--kv-cache-memory 20\.0 GiB is more than the 1\d\.\d GiB that are left", error.what)
-    assert "16.0 GiB free" in error.why
-
-
-def test_a_context_beyond_the_models_is_a_usage_error() -> None:
-    with pytest.raises(
-        UsageError, match="--max-model-len 5000 is beyond the model's 4096 positions"
-    ) as caught:
-        resolve(EngineConfig(max_model_len=5000), LLAMA_7B_AWQ, machine(64 * GIB))
-    assert caught.value.exit_code == 2
-    assert caught.value.fix == "use --max-model-len 4096 or less"
-
-
-def options_of(fix: str) -> list[dict[str, int]]:
-    """What an error's fix tells to type, each alternative as engine options."""
-    found = re.findall(r"--(max-model-len|kv-cache-memory) (\w+)", fix)
-    return [{name.replace("-", "_"): parse_number(value)} for name, value in found]
-
-
-MODELS = st.builds(
-    ModelFacts,
-    num_layers=st.integers(1, 80),
-    num_kv_heads=st.integers(1, 64),
-    head_dim=st.sampled_from([2, 64, 128]),
-    max_position=st.integers(1, 200_000),
-    dense_parameters=st.integers(1, 10**9),
-    quantized_bytes=st.integers(0, 10**10),
-    checkpoint_dtype=st.sampled_from(sorted(DTYPES)),
-    hidden_size=st.integers(2, 8192),
-    vocab_size=st.integers(1, 200_000),
-)
-OPTIONS = st.fixed_dictionaries(
-    {"block_size": st.sampled_from(BLOCK_SIZES), "max_num_seqs": st.integers(1, 300)},
-    optional={
-        "max_model_len": st.integers(1, 100_000),
-        "kv_cache_memory": st.integers(1, 1 << 38),
-        "dtype": st.sampled_from(["float32", "bfloat16"]),
-    },
-)
-
-
-@given(options=OPTIONS, model=MODELS, free=st.integers(0, 1 << 38))
-def test_a_plan_fits_its_memory_and_one_full_sequence_or_the_error_tells_what_would(
-    options: dict[str, Any], model: ModelFacts, free: int
-) -> None:
-    if "max_model_len" in options:
-        options["max_model_len"] = min(options["max_model_len"], model.max_position)
-    try:
-        plan = resolve(EngineConfig(**options), model, machine(free))
-    except DoesNotFitError as error:
-        for change in options_of(error.fix):
-            resolve(EngineConfig(**options | change), model, machine(free))
-        return
-    assert total(plan) <= free
-    assert 1 <= plan.max_model_len <= model.max_position
-    assert plan.kv_tokens >= plan.max_model_len
-    assert {"dtype", "num_blocks", "max_model_len", "num_threads"} <= plan.reasons.keys()
-
-
-def test_the_share_of_memory_bounds_the_plan() -> None:
-    half = resolve(EngineConfig(gpu_memory_utilization=0.25), LLAMA_7B_AWQ, machine(32 * GIB))
-    assert total(half) <= 16 * GIB
-    with pytest.raises(DoesNotFitError, match=r"free memory is .* MiB"):
-        resolve(EngineConfig(gpu_memory_utilization=0.01), LLAMA_7B_AWQ, machine(8 * GIB))

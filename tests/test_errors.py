@@ -12,6 +12,7 @@ EXIT_CODES = {
     "UsageError": 2,
     "RequestError": 2,
     "MissingExtraError": 2,
+    "DeviceUnavailableError": 2,
     "ItemsFailedError": 3,
     "ModelUnavailableError": 4,
     "ModelNotFoundError": 4,

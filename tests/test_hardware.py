@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from llmcli import hardware
+from llmcli.gpu_facts import NoGpu
 from llmcli.hardware import read_hardware_facts
 
 GIB = 1 << 30
@@ -26,7 +27,7 @@ def limit_memory(cgroup: Path, limit: str, used: int, page_cache: int = 0) -> No
 
 def test_without_a_limit_the_machine_decides(cgroup: Path) -> None:
     facts = read_hardware_facts()
-    assert facts.device == "cpu"
+    assert facts.gpu == NoGpu("no GPU was looked for")
     assert facts.total_memory == psutil.virtual_memory().total
     assert 0 < facts.free_memory <= facts.total_memory
     assert 1 <= facts.num_cores <= (psutil.cpu_count() or 1)

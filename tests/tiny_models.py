@@ -1,20 +1,21 @@
 """Small random checkpoints with awkward sizes, and what transformers computes with them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmcli.config import EngineConfig, resolve
+from llmcli.config import EngineConfig, ResolvedConfig
 from llmcli.hardware import read_hardware_facts
 from llmcli.model.decoder import Decoder
 from llmcli.model.facts import read_model_facts
 from llmcli.model.rope import build_cos_sin
 from llmcli.model.spec import read_model_spec
 from llmcli.model.weights import load_weights
+from llmcli.plan import resolve
 from llmcli.runtime.forward import build_batch
 from llmcli.runtime.kv_memory import allocate_kv_cache
 from llmcli.runtime.runner import Runner
@@ -181,17 +182,21 @@ def awq_checkpoints(
     )
 
 
-def load_runner(folder: Path, kernels: str = "reference", dtype: str = "float32", **options: Any) -> Runner:
-    spec = read_model_spec(folder)
-    config = resolve(
-        EngineConfig(dtype=dtype, kv_cache_memory=32 << 20, **options),  # type: ignore[arg-type]
-        read_model_facts(folder, spec),
-        read_hardware_facts(),
-    )
-    kernel_set = select("cpu", kernels)
-    weights = load_weights(folder, spec, kernel_set, getattr(torch, config.dtype))
-    decoder = Decoder(spec, weights, kernel_set, build_cos_sin(spec.rope, config.max_model_len))
-    return Runner(decoder, allocate_kv_cache(config, spec), config.block_size)
+def make_plan(folder: Path, dtype: str = "float32", **options: Any) -> ResolvedConfig:
+    config = EngineConfig(dtype=dtype, kv_cache_memory=32 << 20, **options)  # type: ignore[arg-type]
+    return resolve(config, read_model_facts(folder), read_hardware_facts())
+
+
+def load_runner(
+    folder: Path, kernels: str = "reference", dtype: str = "float32", device: str = "cpu", **options: Any
+) -> Runner:
+    """A model on `device`; the Triton kernels run there too, on a CPU in Triton's interpreter."""
+    spec, config = read_model_spec(folder), make_plan(folder, dtype, **options)
+    kernel_set = select("cuda" if kernels == "triton" else "cpu", kernels)
+    weights = load_weights(folder, spec, kernel_set, getattr(torch, config.dtype), device=device)
+    cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(device)
+    cache = allocate_kv_cache(replace(config, device=device), spec)
+    return Runner(Decoder(spec, weights, kernel_set, cos_sin), cache, config.block_size)
 
 
 @torch.inference_mode()

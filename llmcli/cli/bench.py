@@ -114,7 +114,14 @@ def _measure(engine: Any, plan: Any, notice: Any) -> tuple[dict[str, Any], bool]
     """The result so far as JSON, and whether all of the plan was measured (Ctrl-C keeps what is done)."""
     import dataclasses
 
-    from llmcli.jobs.bench import Measurement, bytes_per_step, peak_memory, read_bandwidth, run_bench
+    from llmcli.jobs.bench import (
+        Measurement,
+        bytes_per_step,
+        peak_gpu_memory,
+        peak_memory,
+        read_bandwidth,
+        run_bench,
+    )
     from llmcli.jobs.environment import environment
 
     measured: list[Measurement] = []
@@ -127,9 +134,10 @@ def _measure(engine: Any, plan: Any, notice: Any) -> tuple[dict[str, Any], bool]
             raise
         notice("stopped: the table has what was measured so far")
         finished = False
-    peak = peak_memory()  # taken now: the next line needs memory that the model does not
+    # taken now: what follows needs memory that the model does not
+    peak, gpu_peak = peak_memory(), peak_gpu_memory(engine)
     notice("measuring the memory's read bandwidth")
-    bandwidth = read_bandwidth(engine.config.num_threads)
+    bandwidth = read_bandwidth(engine.config.num_threads, engine.config.device)
     tests = []
     for test in measured:
         share = None if test.weight_bytes_per_s is None else test.weight_bytes_per_s / bandwidth
@@ -143,6 +151,7 @@ def _measure(engine: Any, plan: Any, notice: Any) -> tuple[dict[str, Any], bool]
         "read_bandwidth_bytes_per_s": bandwidth,
         "weight_bytes_per_step": bytes_per_step(engine),
         "peak_memory_bytes": peak,
+        "peak_gpu_memory_bytes": gpu_peak,
         "finished": finished,
         "tests": tests,
     }
@@ -177,13 +186,23 @@ def _print_table(result: dict[str, Any]) -> None:
         f" {human_bytes(env['weight_bytes'])} of weights",
         soft_wrap=True,
     )
-    console.print(f"{env['cpu']}, {env['threads']} threads, torch {env['torch']}", soft_wrap=True)
+    console.print(_machine_line(env), soft_wrap=True)
     console.print(table)
+    on_gpu = result["peak_gpu_memory_bytes"]
     console.print(
         f"read bandwidth {result['read_bandwidth_bytes_per_s'] / 1e9:.1f} GB/s,"
-        f" peak memory {human_bytes(result['peak_memory_bytes'])}",
+        f" peak memory {human_bytes(result['peak_memory_bytes'])}"
+        + ("" if on_gpu is None else f", on the GPU {human_bytes(on_gpu)}"),
         soft_wrap=True,
     )
+
+
+def _machine_line(env: dict[str, Any]) -> str:
+    gpu = env["gpu"]
+    if gpu is None:
+        return f"{env['cpu']}, {env['threads']} threads, torch {env['torch']}"
+    driver = f", driver {gpu['driver']}" if gpu["driver"] else ""
+    return f"{gpu['name']}{driver}, CUDA {gpu['cuda']}, Triton {gpu['triton']}, torch {env['torch']}"
 
 
 def _notice(line: str) -> None:

@@ -125,11 +125,25 @@ Offline = Annotated[
 # How the engine runs
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    _option("--dtype", help="Type of activations, KV cache and dense weights.", panel=ENGINE),
+    _option("--dtype", help="Type of activations and dense weights.", panel=ENGINE),
 ]
-Device = Annotated[Literal["auto", "cpu"], _option("--device", help="Where the model runs.", panel=ENGINE)]
+Device = Annotated[
+    str,
+    _option(
+        "--device",
+        metavar="[auto|cuda|cpu]",
+        help="Where the model runs; auto is an NVIDIA GPU that it fits on, else the CPU.",
+        panel=ENGINE,
+    ),
+]
 Kernels = Annotated[
-    str, _option("--kernels", metavar="NAME", help="Kernel set: auto, cpu, torch or reference.", panel=ENGINE)
+    str,
+    _option(
+        "--kernels",
+        metavar="NAME",
+        help="Kernel set: auto, triton (GPU), cpu, torch or reference.",
+        panel=ENGINE,
+    ),
 ]
 MaxModelLen = Annotated[
     int | None,
@@ -152,6 +166,14 @@ KVCacheMemory = Annotated[
     int | None,
     _human_number(
         "--kv-cache-memory", metavar="BYTES", help="Size of the KV cache, such as 2GiB.", panel=ENGINE
+    ),
+]
+KVCacheDtype = Annotated[
+    Literal["auto", "int8", "fp8"],
+    _option(
+        "--kv-cache-dtype",
+        help="Type of the KV cache; auto is that of the activations, 8 bits hold about twice the tokens.",
+        panel=ENGINE,
     ),
 ]
 GpuMemoryUtilization = Annotated[
@@ -283,6 +305,7 @@ class EngineOptions:
     max_num_batched_tokens: MaxNumBatchedTokens = _ENGINE.max_num_batched_tokens
     block_size: BlockSize = _ENGINE.block_size
     kv_cache_memory: KVCacheMemory = None
+    kv_cache_dtype: KVCacheDtype = "auto"
     gpu_memory_utilization: GpuMemoryUtilization = _ENGINE.gpu_memory_utilization
     prefix_caching: PrefixCaching = True
     threads: Threads = None

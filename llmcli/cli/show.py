@@ -9,13 +9,16 @@ from typing import Any
 import typer
 
 from llmcli.cli.options import Json, ModelArgument, Revision
-from llmcli.config import EngineConfig, ModelFacts, human_bytes, resolve
+from llmcli.config import EngineConfig, ModelFacts, human_bytes
 from llmcli.errors import CheckpointError, DoesNotFitError, ModelNotFoundError, quote
+from llmcli.gpu_facts import NoGpu
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.models import LocalModel, find_local
 from llmcli.model.checkpoint import read_checkpoint
 from llmcli.model.facts import read_model_facts
 from llmcli.model.spec import ModelSpec, read_json_object, read_model_spec
+from llmcli.plan import resolve
+from llmcli.runtime.gpu import find_gpu
 
 AWQ_PER_WORD = 8  # int4 weights in one int32 of a qweight tensor
 SAMPLING_KEYS = (
@@ -79,16 +82,23 @@ def describe(local: LocalModel) -> dict[str, Any]:
 
 def _fit(facts: ModelFacts) -> dict[str, Any]:
     """What the engine would settle on with no options, on this machine now."""
-    hardware = read_hardware_facts()
+    gpu = find_gpu()
+    hardware = read_hardware_facts(gpu)
+    machine = {
+        "free_memory": hardware.free_memory,
+        "gpu": None if isinstance(gpu, NoGpu) else asdict(gpu),
+        "no_gpu_reason": gpu.reason if isinstance(gpu, NoGpu) else None,
+    }
     try:
         plan = resolve(EngineConfig(), facts, hardware)
     except DoesNotFitError as error:
-        return {"fits": False, "memory": error.what, "free_memory": hardware.free_memory}
+        return {"fits": False, "memory": error.what, **machine}
     return {
         "fits": True,
         "memory": plan.memory_sum(),
-        "free_memory": hardware.free_memory,
+        **machine,
         "device": plan.device,
+        "device_reason": plan.reasons["device"],
         "dtype": plan.dtype,
         "dtype_reason": plan.reasons["dtype"],
         "max_model_len": plan.max_model_len,
@@ -117,15 +127,24 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         ("sampling", defaults or "the model sets no defaults"),
         ("memory here", here["memory"]),
         ("free memory", human_bytes(here["free_memory"])),
+        ("GPU", _gpu_line(here)),
     ]
     if here["fits"]:
         rows += [
-            ("dtype here", f"{here['dtype']} on {here['device']} ({here['dtype_reason']})"),
+            ("device here", f"{here['device']} ({here['device_reason']})"),
+            ("dtype here", f"{here['dtype']} ({here['dtype_reason']})"),
             ("context here", f"{here['max_model_len']:,} tokens ({here['max_model_len_reason']})"),
             ("at once", f"{here['full_length_sequences']:,} sequences of full length; more of shorter ones"),
         ]
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def _gpu_line(here: dict[str, Any]) -> str:
+    gpu = here["gpu"]
+    if gpu is None:
+        return f"none to use: {here['no_gpu_reason']}"
+    return f"{gpu['name']}, {human_bytes(gpu['free_memory'])} of {human_bytes(gpu['total_memory'])} free"
 
 
 def _awq_line(awq: dict[str, Any]) -> str:

@@ -1,17 +1,22 @@
 """The one wiring place: from a model's folder and a config to an engine that runs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from llmcli.config import EngineConfig, ResolvedConfig, human_bytes, resolve
+from llmcli.config import EngineConfig, ResolvedConfig, human_bytes
 from llmcli.engine.engine import Engine
+from llmcli.engine.first_use import compile_kernels, from_home
 from llmcli.errors import CheckpointError, UsageError
+from llmcli.gpu_facts import GpuFacts, NoGpu
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.models import LocalModel
 from llmcli.model.facts import read_model_facts
 from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import ModelSpec, read_model_spec
+from llmcli.plan import resolve
+from llmcli.runtime.gpu import find_gpu
+from llmcli.runtime.warm_up import warm_up_steps
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -37,19 +42,24 @@ def build_engine(
 
     Raises:
         ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit.
-        UsageError: a value of the config does not suit the model.
+        UsageError: a value of the config does not suit the model; or the GPU asked for can not be used.
+        EngineError: the GPU failed.
     """
     report = on_phase or _silent
     started = time.monotonic()
     spec = read_model_spec(model.path)
-    resolved = resolve(config, read_model_facts(model.path, spec), read_hardware_facts())
+    gpu = None if config.wanted_device == "cpu" else find_gpu()
+    resolved = resolve(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
     tokenizer = load_tokenizer(model.path)
     defaults, eos_ids, warnings = read_generation_config(model.path, spec)
-    for warning in warnings:
+    for warning in (*_unused_gpu(config, resolved, gpu), *warnings):
         (on_warning or _silent)(warning)
     eos_ids = eos_ids or (() if tokenizer.eos_id is None else (tokenizer.eos_id,))
     _check_vocabulary(model, spec, tokenizer, eos_ids)
     report(f"read {model.name}: {_describe(spec)} in {time.monotonic() - started:.1f} s")
+    if resolved.gpu is not None:
+        free, total = human_bytes(resolved.gpu.free_memory), human_bytes(resolved.gpu.total_memory)
+        report(f"GPU: {resolved.gpu.describe()}, {free} of {total} free")
 
     runner = _build_runner(model, spec, resolved, report)
     scheduler = Scheduler(
@@ -75,7 +85,36 @@ def build_engine(
     )
 
 
+def _unused_gpu(
+    config: EngineConfig, resolved: ResolvedConfig, gpu: GpuFacts | NoGpu | None
+) -> Iterator[str]:
+    """A warning where there is a GPU and auto did not take it."""
+    if config.wanted_device == "auto" and resolved.device == "cpu":
+        if isinstance(gpu, GpuFacts):
+            yield f"the GPU is not used: {resolved.reasons['device']}"
+        elif gpu is not None and gpu.present:
+            yield f"the GPU is not used: {'; '.join(filter(None, (gpu.reason, gpu.fix)))}"
+
+
 def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> "Runner":
+    try:
+        runner = _load_runner(model, spec, config, report)
+    except RuntimeError as error:
+        from llmcli.runtime.gpu_errors import gpu_error
+
+        failure = gpu_error(error, loading=True) if config.device == "cuda" else None
+        if failure is None:
+            raise
+        raise failure from error
+    if config.gpu and config.kernels == "triton":
+        from llmcli_kernels.triton_toolchain import cache_folder
+
+        where = f"{config.gpu.name} (first use; kept in {from_home(cache_folder())})"
+        compile_kernels(runner.run, warm_up_steps(config), where, report)
+    return runner
+
+
+def _load_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> "Runner":
     started = time.monotonic()
     import torch
 
@@ -84,23 +123,31 @@ def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, re
     from llmcli.model.weights import load_weights
     from llmcli.runtime.kv_memory import allocate_kv_cache
     from llmcli.runtime.runner import Runner
+    from llmcli.runtime.tuning_file import user_tuning_file
     from llmcli_kernels import select
 
     torch.set_num_threads(config.num_threads)
     try:
-        kernels = select(config.device, config.kernels)
+        tuning_file = user_tuning_file(config.gpu.name) if config.gpu else None
+        kernels = select(config.device, config.kernels, tuning_file=tuning_file)
     except ValueError as error:
         raise UsageError(str(error)) from None
     imported = time.monotonic()
     dtype = getattr(torch, config.dtype)
-    weights = load_weights(model.path, spec, kernels, dtype, on_layer=_now_and_then(report))
+    weights = load_weights(
+        model.path, spec, kernels, dtype, on_layer=_now_and_then(report), device=config.device
+    )
+    if config.device == "cuda":
+        torch.cuda.empty_cache()  # what packing took and the KV cache is to have
     elapsed = time.monotonic() - imported
     report(
         f"loaded {human_bytes(config.weight_bytes)} of weights as {config.dtype} for the {kernels.name} kernels"
         f" in {elapsed:.1f} s (torch {imported - started:.1f} s)"
     )
-    decoder = Decoder(spec, weights, kernels, build_cos_sin(spec.rope, config.max_model_len))
-    return Runner(decoder, allocate_kv_cache(config, spec), config.block_size)
+    cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(config.device)
+    return Runner(
+        Decoder(spec, weights, kernels, cos_sin), allocate_kv_cache(config, spec), config.block_size
+    )
 
 
 def _now_and_then(report: Report) -> Callable[[int, int], None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmcli.config import ResolvedConfig
 from llmcli.engine.choice import Choice
-from llmcli.errors import EngineError, RequestError, quote
+from llmcli.errors import EngineError, LLMCliError, RequestError, quote
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import ModelSpec
 from llmcli.outputs import FinishReason, TokenEvent
@@ -276,7 +276,10 @@ class Engine:
 
     def _fail(self, error: Exception) -> list[TokenEvent]:
         """The forward pass can not be trusted any more: end everything that is open."""
-        self._failure = f"the engine stopped: {type(error).__name__}: {quote(str(error))}"
+        if isinstance(error, LLMCliError):
+            self._failure = "; ".join(filter(None, (f"the engine stopped: {error.what}", error.fix)))
+        else:
+            self._failure = f"the engine stopped: {type(error).__name__}: {quote(str(error))}"
         events = []
         for seq_id in list(self._by_sequence):
             self._scheduler.finish(seq_id, "error")

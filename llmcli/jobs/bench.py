@@ -139,17 +139,25 @@ def bytes_per_step(engine: Engine) -> int:
     return engine.config.weight_bytes - looked_up
 
 
-def read_bandwidth(num_threads: int, size: int = 1 << 29, repeats: int = 7) -> float:
-    """Bytes per second that all threads together read from memory: the best of several sums over a large array."""
+def read_bandwidth(num_threads: int, device: str = "cpu", size: int = 1 << 29, repeats: int = 7) -> float:
+    """Bytes per second that the GPU, or all threads together, read from memory: the best of several sums over a
+    large array."""
     import torch
 
     torch.set_num_threads(num_threads)
-    data = torch.ones(size // 4, dtype=torch.float32)
+    if device != "cpu":  # the engine may have left little; a quarter of it is for the sums
+        size = min(size, torch.cuda.mem_get_info()[0] * 3 // 4)
+    data = torch.ones(size // 4, dtype=torch.float32, device=device)
+    data.sum().item()
+    # sums are queued on a GPU: several of them, so that the wait for the last one does not count
+    sums = 1 if device == "cpu" else 20
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
-        data.sum()
-        times.append(time.perf_counter() - started)
+        for _ in range(sums):
+            total = data.sum()
+        total.item()
+        times.append((time.perf_counter() - started) / sums)
     return size / min(times)
 
 
@@ -157,6 +165,13 @@ def peak_memory() -> int:
     """The most memory this process has had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_gpu_memory(engine: Engine) -> int | None:
+    """The most memory that tensors have had on the GPU, in bytes; None on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if engine.config.device == "cuda" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmcli import __version__
 from llmcli.engine.engine import Engine
+from llmcli.gpu_facts import GpuFacts
 from llmcli.hardware import read_hardware_facts
 
 
@@ -26,11 +27,14 @@ def environment(engine: Engine) -> dict[str, Any]:
         "cores": hardware.num_cores,
         "threads": config.num_threads,
         "memory_bytes": hardware.total_memory,
+        "gpu": _gpu(config.gpu) if config.gpu else None,
         "model": engine.model.name,
         "revision": engine.model.revision,
         "architecture": spec.architecture,
         "quantization": "awq" if spec.quantization else None,
         "dtype": config.dtype,
+        "kv_cache_dtype": config.kv_cache_dtype,
+        "device": config.device,
         "kernels": config.kernels,
         "weight_bytes": config.weight_bytes,
         "max_model_len": config.max_model_len,
@@ -38,6 +42,17 @@ def environment(engine: Engine) -> dict[str, Any]:
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "block_size": config.block_size,
         "num_blocks": config.num_blocks,
+    }
+
+
+def _gpu(gpu: GpuFacts) -> dict[str, Any]:
+    return {
+        "name": gpu.name,
+        "capability": f"{gpu.capability[0]}.{gpu.capability[1]}",
+        "memory_bytes": gpu.total_memory,
+        "driver": gpu.driver,
+        "cuda": gpu.cuda,
+        "triton": gpu.triton,
     }
 
 

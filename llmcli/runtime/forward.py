@@ -1,14 +1,17 @@
-"""From a `Step` to the tensors of a forward pass."""
+"""From a `Step` to the tensors of a forward pass: worked out on the CPU, moved to the device in one copy."""
 
 import torch
 
 from llmcli.model.forward_batch import ForwardBatch
+from llmcli.runtime.transfer import to_device
 from llmcli.scheduler.step import Step
 from llmcli_kernels.paged_attention import AttentionBatch
 
+CPU = torch.device("cpu")
 
-def build_batch(step: Step, block_size: int) -> ForwardBatch:
-    """Flatten the slices of a step into one row per token."""
+
+def build_batch(step: Step, block_size: int, device: torch.device = CPU) -> ForwardBatch:
+    """Flatten the slices of a step into one row per token, for a model on `device`."""
     token_ids: list[int] = []
     starts = [0]
     for part in step.slices:
@@ -20,17 +23,25 @@ def build_batch(step: Step, block_size: int) -> ForwardBatch:
     )
     positions, sequences = _positions(step, starts)
     blocks = tables[sequences, positions // block_size]
+    sample_rows = [starts[i + 1] - 1 for i, part in enumerate(step.slices) if part.sample is not None]
+    ids, positions, slots, tables, rows = to_device(
+        (
+            torch.tensor(token_ids, dtype=torch.int64),
+            positions,
+            blocks * block_size + positions % block_size,
+            tables,
+            torch.tensor(sample_rows, dtype=torch.int64),
+        ),
+        device,
+    )
     return ForwardBatch(
-        token_ids=torch.tensor(token_ids, dtype=torch.int64),
+        token_ids=ids,
         positions=positions,
-        slots=blocks * block_size + positions % block_size,
+        slots=slots,
         attention=AttentionBatch(
             query_starts=tuple(starts), kv_lens=tuple(part.end for part in step.slices), block_tables=tables
         ),
-        sample_rows=torch.tensor(
-            [starts[i + 1] - 1 for i, part in enumerate(step.slices) if part.sample is not None],
-            dtype=torch.int64,
-        ),
+        sample_rows=rows,
     )
 
 

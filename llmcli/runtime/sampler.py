@@ -5,12 +5,13 @@ Random numbers depend on (seed, output position, choice) alone, so that a result
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from llmcli.outputs import Logprob, TokenLogprobs
+from llmcli.runtime.transfer import to_device
 from llmcli.scheduler.step import SampledToken, SampleSpec
 from llmcli_kernels import KernelSet
 from llmcli_kernels.sampling import SamplingBatch
@@ -24,14 +25,16 @@ def sample(
     raw = {i: torch.log_softmax(logits[i], dim=-1) for i in wants_logprobs}
     for row, spec in zip(logits, specs, strict=True):
         _adjust(row, spec)
-    ids, finite = kernels.sample(logits, _sampling_batch(specs))
+    ids, finite = kernels.sample(logits, _sampling_batch(specs, logits.device))
+    if ids.is_cuda:  # one copy, and with it one wait
+        ids, finite = torch.stack((ids, finite)).cpu()
     tokens = zip(seq_ids, ids.tolist(), finite.tolist(), strict=True)
     return [
         SampledToken(
             seq_id,
             token_id,
             _logprobs(raw[i], token_id, specs[i].params.logprobs or 0) if i in raw and ok else None,
-            ok,
+            bool(ok),
         )
         for i, (seq_id, token_id, ok) in enumerate(tokens)
     ]
@@ -43,17 +46,20 @@ def uniform(seed: int, position: int, choice: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def _sampling_batch(specs: Sequence[SampleSpec]) -> SamplingBatch:
+def _sampling_batch(specs: Sequence[SampleSpec], device: torch.device) -> SamplingBatch:
     params = [spec.params for spec in specs]
+    uniforms = [0.0 if s.params.greedy else uniform(s.seed, s.position, s.choice) for s in specs]
     return SamplingBatch(
-        temperature=torch.tensor([p.temperature for p in params], dtype=torch.float32),
-        top_k=torch.tensor([p.top_k for p in params], dtype=torch.int64),
-        top_p=torch.tensor([p.top_p for p in params], dtype=torch.float32),
-        min_p=torch.tensor([p.min_p for p in params], dtype=torch.float32),
-        uniforms=torch.tensor(
-            [0.0 if s.params.greedy else uniform(s.seed, s.position, s.choice) for s in specs],
-            dtype=torch.float64,
-        ),
+        *to_device(
+            (
+                torch.tensor([p.temperature for p in params], dtype=torch.float32),
+                torch.tensor([p.top_k for p in params], dtype=torch.int64),
+                torch.tensor([p.top_p for p in params], dtype=torch.float32),
+                torch.tensor([p.min_p for p in params], dtype=torch.float32),
+                torch.tensor(uniforms, dtype=torch.float64),
+            ),
+            device,
+        )
     )
 
 
@@ -63,23 +69,28 @@ def _adjust(row: Tensor, spec: SampleSpec) -> None:
     if params.uses_history:
         _penalise(row, spec)
     if params.logit_bias:
-        ids = torch.tensor(list(params.logit_bias), dtype=torch.int64)
-        row.index_add_(0, ids, torch.tensor(list(params.logit_bias.values()), dtype=row.dtype))
+        biases = torch.tensor(list(params.logit_bias.values()), dtype=row.dtype, device=row.device)
+        row.index_add_(0, _ids(params.logit_bias, row), biases)
     if spec.banned_ids:
-        row[list(spec.banned_ids)] = -torch.inf
+        row[_ids(spec.banned_ids, row)] = -torch.inf
 
 
 def _penalise(row: Tensor, spec: SampleSpec) -> None:
     params = spec.params
     if params.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted({*spec.prompt_ids, *spec.output_ids}), dtype=torch.int64)
+        seen = _ids(sorted({*spec.prompt_ids, *spec.output_ids}), row)
         values = row[seen]
         row[seen] = torch.where(
             values > 0, values / params.repetition_penalty, values * params.repetition_penalty
         )
     if (params.frequency_penalty or params.presence_penalty) and spec.output_ids:
-        ids, counts = torch.tensor(spec.output_ids, dtype=torch.int64).unique(return_counts=True)
+        ids, counts = _ids(spec.output_ids, row).unique(return_counts=True)
         row[ids] -= params.frequency_penalty * counts + params.presence_penalty
+
+
+def _ids(ids: Collection[int], row: Tensor) -> Tensor:
+    """Token ids as an index into `row`."""
+    return torch.tensor(list(ids), dtype=torch.int64, device=row.device)
 
 
 def _logprobs(row: Tensor, token_id: int, count: int) -> TokenLogprobs:

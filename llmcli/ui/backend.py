@@ -109,8 +109,8 @@ def _awq(spec: AwqSpec) -> str:
 
 
 def _device(config: ResolvedConfig) -> str:
-    kernels = "" if config.kernels == "auto" else f", {config.kernels} kernels"
-    return f"{config.device}{kernels}, {config.num_threads} threads"
+    threads = f", {config.num_threads} threads" if config.device == "cpu" else ""
+    return _with_reason(config, "device", f"{config.device}, {config.kernels} kernels{threads}")
 
 
 def _with_reason(config: ResolvedConfig, name: str, value: str) -> str:

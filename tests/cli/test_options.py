@@ -52,6 +52,7 @@ def test_no_options_are_the_defaults_of_the_engine_and_no_sampling_overrides(und
         ("--threads", "3", "num_threads", 3),
         ("--block-size", "32", "block_size", 32),
         ("--dtype", "float32", "dtype", "float32"),
+        ("--kv-cache-dtype", "int8", "kv_cache_dtype", "int8"),
     ],
 )
 def test_an_engine_option_reaches_the_config(

@@ -98,11 +98,39 @@ def test_people_get_one_aligned_line_per_fact(tiny, tmp_path, capsys):
 def test_a_model_that_does_not_fit_is_shown_all_the_same(tiny, capsys, monkeypatch):
     from llmcli.cli import show
     from llmcli.config import HardwareFacts
+    from llmcli.gpu_facts import NoGpu
 
-    none = HardwareFacts(device="cpu", total_memory=1 << 20, free_memory=0, num_cores=1, fast_bfloat16=False)
-    monkeypatch.setattr(show, "read_hardware_facts", lambda: none)
+    none = HardwareFacts(
+        total_memory=1 << 20, free_memory=0, num_cores=1, fast_bfloat16=False, gpu=NoGpu("there is none")
+    )
+    monkeypatch.setattr(show, "read_hardware_facts", lambda gpu: none)
     assert run_command_line(["show", tiny]) == 0
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_a_gpu_is_shown_with_its_memory_and_what_fits_on_it(tiny, capsys, monkeypatch):
+    from llmcli.cli import show
+    from llmcli.gpu_facts import GpuFacts
+
+    gpu = GpuFacts(
+        name="NVIDIA H200", capability=(9, 0), total_memory=140 << 30, free_memory=139 << 30, num_sms=132
+    )
+    monkeypatch.setattr(show, "find_gpu", lambda: gpu)
+    here = shown(capsys, tiny)["here"]
+    assert (here["device"], here["dtype"], here["gpu"]["name"]) == ("cuda", "bfloat16", "NVIDIA H200")
+    assert run_command_line(["show", tiny]) == 0
+    out = capsys.readouterr().out
+    assert "GPU            NVIDIA H200, 139 GiB of 140 GiB free\n" in out
+    assert "device here    cuda (NVIDIA H200)\n" in out
+
+
+def test_a_gpu_that_can_not_be_used_is_shown_with_the_reason(tiny, capsys, monkeypatch):
+    from llmcli.cli import show
+    from llmcli.gpu_facts import NoGpu
+
+    monkeypatch.setattr(show, "find_gpu", lambda: NoGpu("Triton is not installed", present=True))
+    assert run_command_line(["show", tiny]) == 0
+    assert "GPU            none to use: Triton is not installed\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,22 @@ def test_preempted_requests_give_the_same(
     assert stats.kv_usage == 0
 
 
+@pytest.mark.parametrize("kv_cache_dtype", ["int8", "fp8"])
+def test_with_a_cache_of_8_bits_a_batch_gives_what_each_request_gives_alone(
+    folder: Path, prompts: list[list[int]], alone: dict[str, Any], kv_cache_dtype: str
+) -> None:
+    options = {"dtype": "float32", "num_threads": 1, "kv_cache_dtype": kv_cache_dtype}
+    llm = LLM(folder, enable_prefix_caching=False, **options)
+    expected = [ids(llm.generate([prompt], SEEDED, use_tqdm=False))[0] for prompt in prompts]
+    assert expected != alone["seeded"]
+    for changes in ({"max_num_batched_tokens": 7, "block_size": 4}, {"max_num_batched_tokens": 512}):
+        llm = LLM(folder, **options, **changes)
+        for _ in range(2):
+            outputs = llm.generate(prompts, SEEDED, use_tqdm=False)
+            assert ids(outputs) == expected
+        assert any(output.num_cached_tokens for output in outputs)
+
+
 def test_the_choices_of_one_request_are_those_of_single_requests(
     folder: Path, prompts: list[list[int]]
 ) -> None:

@@ -1,16 +1,20 @@
 """A step becomes one row per token: where it stands, where its keys go, what it may see, which rows are drawn."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcli.config import MIB, EngineConfig, HardwareFacts, resolve
+from llmcli.config import MIB, EngineConfig, HardwareFacts
 from llmcli.errors import DoesNotFitError
+from llmcli.gpu_facts import NoGpu
 from llmcli.model.facts import read_model_facts
 from llmcli.model.spec import read_model_spec
+from llmcli.plan import resolve
 from llmcli.runtime.forward import build_batch
 from llmcli.runtime.kv_memory import allocate_kv_cache
 from llmcli.runtime.runner import Runner
@@ -87,10 +91,10 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 
 def test_a_step_that_draws_nothing_fills_the_cache_and_returns_nothing(runner: Runner) -> None:
-    runner.cache.keys[0].zero_()
+    keys = runner.cache.layers[0].keys.zero_()
     step = Step((SequenceSlice(1, 0, (5, 6, 7), (2,), None),))
     assert runner.run(step) == StepResult(())
-    written = runner.cache.keys[0].abs().sum(dim=(1, 3)) > 0
+    written = keys.abs().sum(dim=(1, 3)) > 0
     assert written.nonzero().tolist() == [[2, 0], [2, 1], [2, 2]]
 
 
@@ -107,19 +111,29 @@ def test_results_come_in_the_order_of_the_slices_that_draw(runner: Runner) -> No
         assert alone in result.tokens
 
 
-def test_the_cache_has_the_shape_and_the_bytes_of_the_plan(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize(
+    ("kv_cache_dtype", "storage"),
+    [("auto", torch.bfloat16), ("int8", torch.int8), ("fp8", torch.float8_e4m3fn)],
+)
+def test_the_cache_has_the_shape_and_the_bytes_of_the_plan(
+    tmp_path: Path, kv_cache_dtype: Any, storage: torch.dtype
+) -> None:
     config = base_config(num_attention_heads=10, num_key_value_heads=2, head_dim=22)
-    folder = dense_checkpoint(tmp_path_factory.mktemp("model"), config, transformers_model(config))
+    folder = dense_checkpoint(tmp_path, config, transformers_model(config))
     spec = read_model_spec(folder)
     hardware = HardwareFacts(
-        device="cpu", total_memory=1 << 40, free_memory=1 << 40, num_cores=1, fast_bfloat16=True
+        total_memory=1 << 40, free_memory=1 << 40, num_cores=1, fast_bfloat16=True, gpu=NoGpu("none")
     )
-    options = EngineConfig(kv_cache_memory=3 * MIB, block_size=8, dtype="bfloat16")
+    options = EngineConfig(
+        kv_cache_memory=3 * MIB, block_size=8, dtype="bfloat16", kv_cache_dtype=kv_cache_dtype
+    )
     plan = resolve(options, read_model_facts(folder), hardware)
     cache = allocate_kv_cache(plan, spec)
-    tensors = (*cache.keys, *cache.values)
-    assert len(cache.keys) == len(cache.values) == 3
-    assert {tensor.shape for tensor in tensors} == {(plan.num_blocks, 2, 8, 22)}
+    assert len(cache.layers) == 3
+    tensors = [tensor for layer in cache.layers for tensor in vars(layer).values() if tensor is not None]
+    assert {layer.keys.dtype for layer in cache.layers} == {storage}
+    assert {layer.keys.shape for layer in cache.layers} == {(plan.num_blocks, 2, 8, 22)}
+    assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
     assert sum(tensor.nbytes for tensor in tensors) == plan.kv_bytes <= 3 * MIB
     with pytest.raises(DoesNotFitError, match="can not be reserved"):
         allocate_kv_cache(replace(plan, num_blocks=1 << 45), spec)

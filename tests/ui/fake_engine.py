@@ -120,6 +120,7 @@ def resolved_config(max_model_len: int) -> ResolvedConfig:
         dtype="float32",
         device="cpu",
         kernels="cpu",
+        kv_cache_dtype="float32",
         max_model_len=max_model_len,
         max_num_seqs=4,
         max_num_batched_tokens=64,
