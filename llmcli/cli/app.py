@@ -38,6 +38,7 @@ COMMANDS: CommandTable = {
     "chat": ("llmcli.cli.chat", "chat"),
     "run": ("llmcli.cli.run", "run"),
     "bench": ("llmcli.cli.bench", "bench"),
+    "tune": ("llmcli.cli.tune", "tune"),
     "pull": ("llmcli.cli.pull", "pull"),
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),
