@@ -1,0 +1,1 @@
+"""What `scripts/gpu_check` runs: the kernels checked and measured on a GPU, one process for each stage."""
