@@ -82,6 +82,12 @@ def test_any_number_of_splits_gives_the_answer_and_idle_ones_write_nothing(
     assert_close("paged_attention", split_decode(case, splits), case.expected())
 
 
+def test_more_splits_than_are_combined_at_once(triton_device, monkeypatch):
+    case = PagedCase([(1, 40 * TILE), (1, 5 * TILE + 1)], heads=8, kv_heads=1, dtype=HALF)
+    poison_memory(monkeypatch)
+    assert_close("paged_attention", split_decode(case, splits=40), case.expected())
+
+
 @pytest.mark.parametrize("splits", [1, 3])
 def test_a_sequence_that_is_padding_gets_zeros(triton_device, monkeypatch, splits: int):
     case = PagedCase([(1, 40), (1, 33), (1, 5)], dtype=HALF)

@@ -120,7 +120,7 @@ def _int4_skinny_kernel(
     tile_row = block % (128 // BN) * BN
     first = (share * num_tiles) // tl.num_programs(1)
     end = ((share + 1) * num_tiles) // tl.num_programs(1)
-    row = tl.arange(0, BM)
+    row, n = tl.arange(0, BM), block * BN + tl.arange(0, BN)
 
     tile = (block // (128 // BN)).to(tl.int64) * num_tiles + first
     words_at = word_pointers(words_ptr + (tile * 128 + tile_row) * 32, BN)
@@ -131,6 +131,9 @@ def _int4_skinny_kernel(
 
     minus_one = _minus_one(M, dtype, SUBNORMAL)
     total = tl.zeros((BN, BM), tl.float32)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + n, mask=n < (1 - share) * N, other=0.0).to(tl.float32)
+        total += (bias / SUBNORMAL_SCALE if SUBNORMAL else bias)[:, None]
     # num_stages is said here, because then all loads run ahead, not only those that feed a dot.
     for _ in tl.range(first, end, num_stages=STAGES):
         words = tl.load(words_at, eviction_policy="evict_first")
@@ -160,9 +163,6 @@ def _int4_skinny_kernel(
     if SUBNORMAL:
         total *= SUBNORMAL_SCALE
 
-    n = block * BN + tl.arange(0, BN)
-    if bias_ptr is not None and share == 0:
-        total += tl.load(bias_ptr + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
     at = parts_ptr + share.to(tl.int64) * M * N + row[None, :] * N + n[:, None]
     tl.store(at, total.to(parts_ptr.dtype.element_ty), mask=(row[None, :] < M) & (n[:, None] < N))
 

@@ -106,7 +106,11 @@ def _int4_wide_kernel(
     x_at = x_ptr + ((block_m * BM).to(tl.int64) * num_tiles + first) * 128
     offsets = row[None, :] * (num_tiles * 128) + tl.arange(0, K_OF_LOAD)[:, None]
 
+    n = block_n * BN + tl.arange(0, BN)
     total = tl.zeros((BN, BM), tl.float32)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + n, mask=n < (1 - share) * N, other=0.0)
+        total += bias.to(tl.float32)[:, None]
     # num_stages is said here, because then all loads run ahead, not only those that feed a dot.
     for _ in tl.range(first, end, num_stages=STAGES):
         words = tl.load(words_at)
@@ -127,9 +131,6 @@ def _int4_wide_kernel(
         x_at += 128
 
     row = block_m * BM + tl.arange(0, BM)
-    n = block_n * BN + tl.arange(0, BN)
-    if bias_ptr is not None and share == 0:
-        total += tl.load(bias_ptr + n, mask=n < N, other=0.0).to(tl.float32)[:, None]
     at = parts_ptr + (share.to(tl.int64) * M + row)[:, None] * N + n[None, :]
     out = tl.trans(total.to(parts_ptr.dtype.element_ty))
     tl.store(at, out, mask=(row[:, None] < M) & (n[None, :] < N))
