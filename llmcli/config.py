@@ -100,6 +100,13 @@ class EngineConfig:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed must be an integer in 0..{MAX_SEED}, got {quote(seed)}")
 
+        own = DEVICE_OF_KERNELS.get(self.kernels, self.device)
+        if self.device != "auto" and own != self.device:
+            raise UsageError(
+                f"--kernels {self.kernels} run on the device {own}, not on --device {self.device}",
+                fix="leave out one of the two",
+            )
+
     @property
     def wanted_device(self) -> str:
         """ "auto", "cuda" or "cpu": as asked for, or as the kernel set that was asked for implies."""
@@ -138,7 +145,7 @@ class ModelFacts:
         dense_parameters: number of weights that are kept in the engine's dtype (embeddings, norms, dense
             layers).
         quantized_bytes: bytes of the packed int4 layers, scales and zeros included.
-        checkpoint_dtype: dtype that the checkpoint's dense tensors have.
+        checkpoint_dtype: dtype that most of the checkpoint's dense weights have.
         hidden_size, vocab_size: for the workspace of a step.
         largest_int4: weights of the largest quantized layer, 0 without one: a GPU dequantises it for long prompts.
     """

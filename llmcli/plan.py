@@ -60,9 +60,10 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
         return _plan(config, model, hardware, _cpu(config, hardware), option)
     if isinstance(gpu, NoGpu):
         if wanted == "cuda":
+            instead = "use --device cpu" if option == "--device" else "leave out --kernels"
             raise DeviceUnavailableError(
                 f"{option} {getattr(config, option[2:])}: {gpu.reason}",
-                fix=f"{gpu.fix}; or use --device cpu" if gpu.fix else "use --device cpu",
+                fix="; or ".join(filter(None, (gpu.fix, instead))),
             )
         return _plan(config, model, hardware, _cpu(config, hardware), gpu.reason)
     if wanted == "cuda":
@@ -109,7 +110,9 @@ def _cpu(config: EngineConfig, hardware: HardwareFacts) -> _Place:
 
 
 def _cuda(config: EngineConfig, gpu: GpuFacts) -> _Place:
-    free = min(gpu.free_memory, int(gpu.total_memory * config.gpu_memory_utilization))
+    # The share that stays free is kept off what other programs leave, too: nothing swaps on a GPU.
+    spared = int(gpu.total_memory * (1 - config.gpu_memory_utilization))
+    free = max(gpu.free_memory - spared, 0)
     return _Place("cuda", free, 1.0, 2 * config.block_size, " on the GPU", gpu)
 
 

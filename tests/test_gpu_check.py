@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("triton")
+
 from llmcli_kernels import SamplingBatch, select
 from scripts.gpu_bench.bench_sampling import sorted_sample
 from scripts.gpu_bench.greedy_ids import Answer, Comparison, compare

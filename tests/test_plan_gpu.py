@@ -27,7 +27,8 @@ def machine(gpu: GpuFacts | NoGpu, free: int = 64 * GIB) -> HardwareFacts:
 
 
 def gpu_with(free: int) -> GpuFacts:
-    return replace(H200, total_memory=2 * free, free_memory=free)
+    """One with so much to give: the 8% that stay free come on top."""
+    return replace(H200, total_memory=2 * free, free_memory=free + int(2 * free * (1 - 0.92)))
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
@@ -72,8 +73,22 @@ def test_a_gpu_asked_for_that_can_not_be_used_is_an_error_with_reason_and_fix() 
 
 
 def test_the_triton_kernels_asked_for_without_a_gpu_are_an_error() -> None:
-    with pytest.raises(DeviceUnavailableError, match="--kernels triton: no NVIDIA driver was found"):
+    with pytest.raises(
+        DeviceUnavailableError, match="--kernels triton: no NVIDIA driver was found"
+    ) as caught:
         resolve(EngineConfig(kernels="triton"), LLAMA_7B_AWQ, machine(ABSENT))
+    assert caught.value.fix.endswith("leave out --kernels")
+
+
+def test_kernels_of_another_device_are_refused() -> None:
+    with pytest.raises(UsageError, match="--kernels torch run on the device cpu, not on --device cuda"):
+        EngineConfig(device="cuda", kernels="torch")
+
+
+def test_what_other_programs_take_of_a_gpu_is_not_taken_from_what_stays_free() -> None:
+    gpu = replace(H200, total_memory=8 * GIB, free_memory=7 * GIB)
+    plan = resolve(EngineConfig(device="cuda"), TINY, machine(gpu))
+    assert plan.weight_bytes + plan.workspace_bytes + plan.kv_bytes <= 7 * GIB - int(8 * GIB * 0.08)
 
 
 def test_a_model_too_large_for_the_gpu_runs_on_the_cpu_and_says_both_numbers() -> None:
@@ -131,7 +146,7 @@ def test_float32_can_be_asked_for_on_a_gpu() -> None:
 def test_the_cache_takes_all_that_a_gpu_has_left_within_the_share() -> None:
     plan = resolve(EngineConfig(gpu_memory_utilization=0.5), LLAMA_7B_AWQ, machine(H200))
     block = plan.block_size * plan.kv_bytes_per_token
-    assert 70 * GIB - block < total(plan) <= 70 * GIB
+    assert 69 * GIB - block < total(plan) <= 69 * GIB  # half of 140 stays free, of the 139 that are
 
 
 def test_the_cache_takes_no_more_of_a_gpu_than_its_sequences_can_use() -> None:

@@ -44,9 +44,10 @@ class PagedKV:
                 raise ValueError(
                     f"PagedKV: {name} belong to int8 and float8_e4m3fn, the cache is {keys.dtype}"
                 )
-            if scales is not None and (scales.shape != keys.shape[:3] or scales.dtype != torch.float32):
+            unfit = scales is not None and not (scales.shape == keys.shape[:3] and scales.is_contiguous())
+            if scales is not None and (unfit or scales.dtype != torch.float32):
                 raise ValueError(
-                    f"PagedKV: {name} must be float32 {list(keys.shape[:3])},"
+                    f"PagedKV: {name} must be contiguous float32 {list(keys.shape[:3])},"
                     f" got {scales.dtype} {list(scales.shape)}"
                 )
 

@@ -35,14 +35,14 @@ def toolchain_problem() -> ToolchainProblem | None:
     if _version_numbers(triton.__version__) < OLDEST:
         return ToolchainProblem(
             f"Triton {triton.__version__} is too old, {_dotted(OLDEST)} or newer is needed",
-            "update it with torch, which brings its own: pip install --upgrade torch 'llmcli[gpu]'",
+            "update it with torch, which brings its own: pip install --upgrade torch triton",
         )
     try:
         _ = driver.active.utils  # made at the first access; that is where the C compiler is called
     except Exception as error:
         return explain(error) or ToolchainProblem(
             f"Triton can not start: {_first_line(error)}",
-            "nvidia-smi tells whether the driver works; pip install --force-reinstall 'llmcli[gpu]' mends Triton",
+            "nvidia-smi tells whether the driver works; pip install --force-reinstall --no-deps triton mends Triton",
         )
     return None
 
@@ -95,9 +95,9 @@ def cache_folder() -> Path:
 
 def _import_problem(error: ImportError) -> ToolchainProblem:
     if isinstance(error, ModuleNotFoundError) and error.name == "triton":
-        return ToolchainProblem("Triton is not installed", "pip install 'llmcli[gpu]'")
+        return ToolchainProblem("Triton is not installed", "pip install triton")
     return ToolchainProblem(
-        f"Triton can not be imported: {_first_line(error)}", "pip install --force-reinstall 'llmcli[gpu]'"
+        f"Triton can not be imported: {_first_line(error)}", "pip install --force-reinstall --no-deps triton"
     )
 
 

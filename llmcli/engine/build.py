@@ -61,7 +61,7 @@ def build_engine(
         free, total = human_bytes(resolved.gpu.free_memory), human_bytes(resolved.gpu.total_memory)
         report(f"GPU: {resolved.gpu.describe()}, {free} of {total} free")
 
-    runner = _build_runner(model, spec, resolved, report)
+    runner = _build_runner(model, spec, resolved, report, on_warning or _silent)
     scheduler = Scheduler(
         SchedulerConfig(
             num_blocks=resolved.num_blocks,
@@ -96,10 +96,12 @@ def _unused_gpu(
             yield f"the GPU is not used: {'; '.join(filter(None, (gpu.reason, gpu.fix)))}"
 
 
-def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> "Runner":
+def _build_runner(
+    model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report, warn: Report
+) -> "Runner":
     try:
-        runner = _load_runner(model, spec, config, report)
-    except RuntimeError as error:
+        runner = _load_runner(model, spec, config, report, warn)
+    except Exception as error:
         from llmcli.runtime.gpu_errors import gpu_error
 
         failure = gpu_error(error, loading=True) if config.device == "cuda" else None
@@ -109,12 +111,14 @@ def _build_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, re
     if config.gpu and config.kernels == "triton":
         from llmcli_kernels.triton_toolchain import cache_folder
 
-        where = f"{config.gpu.name} (first use; kept in {from_home(cache_folder())})"
+        where = f"{config.gpu.name} (the first use compiles them; kept in {from_home(cache_folder())})"
         compile_kernels(runner.run, warm_up_steps(config), where, report)
     return runner
 
 
-def _load_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report) -> "Runner":
+def _load_runner(
+    model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report, warn: Report
+) -> "Runner":
     started = time.monotonic()
     import torch
 
@@ -125,11 +129,16 @@ def _load_runner(model: LocalModel, spec: ModelSpec, config: ResolvedConfig, rep
     from llmcli.runtime.runner import Runner
     from llmcli.runtime.tuning_file import user_tuning_file
     from llmcli_kernels import select
+    from llmcli_kernels.tuning import TuningTableError
 
     torch.set_num_threads(config.num_threads)
+    tuning_file = user_tuning_file(config.gpu.name) if config.gpu else None
     try:
-        tuning_file = user_tuning_file(config.gpu.name) if config.gpu else None
-        kernels = select(config.device, config.kernels, tuning_file=tuning_file)
+        try:
+            kernels = select(config.device, config.kernels, tuning_file=tuning_file)
+        except TuningTableError as error:  # such as one that an older version wrote
+            warn(f"{tuning_file} is not used: {error}; llmcli tune writes it anew")
+            kernels = select(config.device, config.kernels)
     except ValueError as error:
         raise UsageError(str(error)) from None
     imported = time.monotonic()

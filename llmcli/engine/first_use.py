@@ -34,7 +34,7 @@ def compile_kernels(
     done = 0
     # The first step compiles most of the kernels, so that only a clock of its own can tell in time.
     with _telling(
-        lambda: report(f"compiling kernels for {where}: {done} of {len(steps)} kinds of step"),
+        lambda: report(f"preparing kernels for {where}: {done} of {len(steps)} kinds of step"),
         silent_s,
         progress_s,
     ):
@@ -44,7 +44,7 @@ def compile_kernels(
             done += 1
         elapsed = time.monotonic() - started
     if elapsed >= silent_s:
-        report(f"compiled in {elapsed:.1f} s")
+        report(f"kernels ready in {elapsed:.1f} s")
 
 
 @contextmanager

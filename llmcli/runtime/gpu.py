@@ -55,7 +55,9 @@ def find_gpu(root: Path = ROOT) -> GpuFacts | NoGpu:
     if not any((root / sign).exists() for sign in DRIVER_SIGNS):
         if (root / AMD_SIGN).exists():
             return NoGpu("no NVIDIA driver was found; AMD's GPUs are not supported yet")
-        return NoGpu("no NVIDIA driver was found", "install it: nvidia-smi must list the GPU")
+        return NoGpu(
+            "no NVIDIA driver was found", "if there is a GPU, install its driver: nvidia-smi must list it"
+        )
     import torch
 
     from llmcli_kernels.triton_toolchain import toolchain_problem, version

@@ -44,8 +44,19 @@ def gpu_error(error: BaseException, *, loading: bool = False) -> LLMCliError | N
             f"the GPU ran out of memory{_numbers(text)}", fix=LESS
         )
     if match is None:
-        return None
+        return _of_triton(error)
     return EngineError(f"the GPU failed: {what}", fix=next(fix for part, fix in FIXES if part in what))
+
+
+def _of_triton(error: BaseException) -> LLMCliError | None:
+    """A kernel that does not compile, or a tile that wants more than a multiprocessor has."""
+    if not type(error).__module__.startswith("triton."):
+        return None
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return EngineError(
+        f"Triton can not run a kernel on this GPU: {quote(first)}",
+        fix="llmcli tune looks for tiles that fit it; --device cpu does without the GPU",
+    )
 
 
 def _numbers(text: str) -> str:

@@ -14,11 +14,13 @@ def allocate_kv_cache(config: ResolvedConfig, spec: ModelSpec) -> KVCache:
     first written.
 
     Raises:
-        DoesNotFitError: the system refuses the memory.
+        DoesNotFitError: the system refuses the memory of a CPU.
     """
     try:
         return KVCache(tuple(_allocate_layer(config, spec) for _ in range(spec.num_layers)))
     except RuntimeError as error:
+        if config.device != "cpu":
+            raise  # what a GPU says is told by gpu_errors.py
         raise DoesNotFitError(
             f"the KV cache of {human_bytes(config.kv_bytes)} can not be reserved",
             why=str(error).splitlines()[0],

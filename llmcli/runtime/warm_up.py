@@ -14,6 +14,7 @@ GREEDY = SampleSpec(SamplingParams(temperature=0), seed=0, choice=0, position=0)
 DRAWN = SampleSpec(
     SamplingParams(temperature=1.0, top_k=20, top_p=0.9, min_p=0.05), seed=0, choice=0, position=0
 )
+FEW_QUERIES = 16  # the end of a prompt whose beginning is cached
 SHORTEST_CONTEXT = 256  # tokens; contexts grow fourfold from here
 TOKEN = 0
 
@@ -26,6 +27,10 @@ def warm_up_steps(config: ResolvedConfig) -> list[Step]:
         *(_decodes(config, count) for count in _growing(1, most_sequences, 2)),
         *(_one(config, length - 1, 1) for length in _growing(SHORTEST_CONTEXT, config.max_model_len, 4)),
         *(_one(config, 0, count) for count in _growing(2, most_tokens, 2)),
+        *(
+            _one(config, config.max_model_len - count, count)
+            for count in _growing(2, min(FEW_QUERIES, most_tokens), 2)
+        ),
     ]
 
 

@@ -43,7 +43,7 @@ def told(folder: Path) -> list[str]:
     ("gpu", "lines"),
     [
         (OLD, [f"the GPU is not used: {OLD.reason}; update the driver"]),
-        (TOO_SMALL, ["the GPU is not used: the GPU has 512 KiB free, the model needs 259 MiB"]),
+        (TOO_SMALL, ["the GPU is not used: the GPU has 430 KiB free, the model needs 259 MiB"]),
         (NoGpu("no NVIDIA driver was found", "install it"), []),
     ],
     ids=["can not be used", "too small", "absent"],

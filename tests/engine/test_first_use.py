@@ -27,8 +27,8 @@ def test_a_long_compilation_tells_how_far_it_is_and_how_long_it_took() -> None:
 
     compile_kernels(lambda step: told.wait(60), STEPS, WHERE, report, silent_s=0, progress_s=600)
     first, last = lines
-    assert first == f"compiling kernels for {WHERE}: 0 of 3 kinds of step"
-    assert last.startswith("compiled in ")
+    assert first == f"preparing kernels for {WHERE}: 0 of 3 kinds of step"
+    assert last.startswith("kernels ready in ")
 
 
 def test_a_step_that_fails_ends_the_telling() -> None:

@@ -104,8 +104,12 @@ def test_a_cache_tells_its_sizes():
         (INT8, {"values": torch.zeros(3, 2, 4, 8)}, "must be alike"),
         (INT8, {"keys": torch.zeros(3, 4, 2, 8, dtype=INT8).transpose(1, 2)}, "contiguous"),
         (INT8, {"key_scales": None}, "key_scales belong to int8"),
-        (INT8, {"value_scales": torch.zeros(3, 2, 5)}, r"value_scales must be float32 \[3, 2, 4\]"),
-        (INT8, {"value_scales": torch.zeros(3, 2, 4).half()}, "value_scales must be float32"),
+        (
+            INT8,
+            {"value_scales": torch.zeros(3, 2, 5)},
+            r"value_scales must be contiguous float32 \[3, 2, 4\]",
+        ),
+        (INT8, {"value_scales": torch.zeros(3, 2, 4).half()}, "value_scales must be contiguous float32"),
         (torch.float16, {"key_scales": torch.zeros(3, 2, 4)}, "the cache is torch.float16"),
     ],
 )

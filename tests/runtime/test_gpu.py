@@ -119,7 +119,7 @@ def test_code_of_the_same_major_version_or_ptx_of_a_lower_one_runs(architectures
 
 
 def test_kernels_that_can_not_be_launched_are_the_last_reason() -> None:
-    problem = NoGpu("Triton is not installed", "pip install 'llmcli[gpu]'", present=True)
+    problem = NoGpu("Triton is not installed", "pip install triton", present=True)
     assert refused(fake_torch(), problem) is problem
     assert "7.5" in refused(fake_torch(capability=(7, 5)), problem).reason
 
@@ -132,7 +132,9 @@ def test_torchs_own_warnings_are_not_repeated() -> None:
 
 def test_without_a_driver_there_is_no_gpu(tmp_path: Path) -> None:
     assert find_gpu(tmp_path) == NoGpu(
-        "no NVIDIA driver was found", "install it: nvidia-smi must list the GPU", present=False
+        "no NVIDIA driver was found",
+        "if there is a GPU, install its driver: nvidia-smi must list it",
+        present=False,
     )
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "kfd").touch()

@@ -70,3 +70,11 @@ def test_a_compiler_that_is_missing_when_a_kernel_is_first_launched_is_told() ->
 @pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("shapes differ")])
 def test_other_errors_are_left_alone(error: Exception) -> None:
     assert gpu_error(error, loading=True) is None
+
+
+def test_a_tile_that_a_gpu_has_no_room_for_says_what_to_do():
+    errors = pytest.importorskip("triton.runtime.errors")
+    failure = gpu_error(errors.OutOfResources(250_000, 101_376, "shared memory"))
+    assert isinstance(failure, EngineError)
+    assert "shared memory" in failure.what
+    assert "llmcli tune" in failure.fix

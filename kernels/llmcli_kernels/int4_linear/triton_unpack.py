@@ -88,12 +88,12 @@ def encoded_planes(words, dtype: tl.constexpr, SUBNORMAL: tl.constexpr, ASM: tl.
     if ASM:
         if dtype == tl.bfloat16:
             return tl.inline_asm_elementwise(
-                BFLOAT16_ASM, "=r,=r,=r,=r,r", [words], (tl.bfloat16,) * 4, is_pure=True, pack=2
+                BFLOAT16_ASM, "=&r,=&r,=&r,=&r,r", [words], (tl.bfloat16,) * 4, is_pure=True, pack=2
             )
         else:
             text: tl.constexpr = SUBNORMAL_ASM if SUBNORMAL else FLOAT16_ASM
             return tl.inline_asm_elementwise(
-                text, "=r,=r,=r,=r,r", [words], (tl.float16,) * 4, is_pure=True, pack=2
+                text, "=&r,=&r,=&r,=&r,r", [words], (tl.float16,) * 4, is_pure=True, pack=2
             )
     elif dtype == tl.bfloat16:
         return (
@@ -129,7 +129,7 @@ def weight_planes(words, p0, p1, p2, p3, dtype: tl.constexpr, ASM: tl.constexpr)
     s0, s1, s2, s3 = _scale(p0, dtype), _scale(p1, dtype), _scale(p2, dtype), _scale(p3, dtype)
     if ASM:
         arguments = [words, o0, o1, o2, o3, s0, s1, s2, s3]
-        constraints: tl.constexpr = "=r,=r,=r,=r,r,r,r,r,r,r,r,r,r"
+        constraints: tl.constexpr = "=&r,=&r,=&r,=&r,r,r,r,r,r,r,r,r,r"
         if dtype == tl.bfloat16:
             return tl.inline_asm_elementwise(
                 WEIGHTS_BFLOAT16_ASM, constraints, arguments, (tl.bfloat16,) * 4, is_pure=True, pack=2

@@ -25,6 +25,7 @@ from llmcli_kernels.paged_attention.triton_prefill import prefill, prefill_confi
 from llmcli_kernels.paged_kv import PagedKV
 from llmcli_kernels.tuning import TuningTable
 
+ALIGNMENT = 4  # int32s
 # Sequences of so few queries go to the decode kernel, which can split their keys, ...
 MAX_DECODE_QUERIES = 16
 # ... unless they and the heads of a group are so many columns that its programs would read keys too often.
@@ -135,11 +136,12 @@ def plan_step(batch: AttentionBatch, group: int, tokens: int) -> StepPlan:
 
 
 def _on_device(lists: Iterable[Iterable[int]], device: torch.device) -> list[Tensor]:
-    """int32 tensors of some lists, copied together."""
-    lists = [list(numbers) for numbers in lists]
-    together = torch.tensor(
-        [number for numbers in lists for number in numbers], dtype=torch.int32, device="cpu"
-    )
+    """int32 tensors of some lists, copied together, each at a multiple of 16 bytes: Triton compiles another kernel for
+    a pointer with less."""
+    parts = [list(numbers) for numbers in lists]
+    padded = [part + [0] * (-len(part) % ALIGNMENT) for part in parts]
+    together = torch.tensor([number for part in padded for number in part], dtype=torch.int32, device="cpu")
     if device.type == "cuda":
         together = together.pin_memory().to(device, non_blocking=True)
-    return list(together.split([len(numbers) for numbers in lists]))
+    pieces = together.split([len(part) for part in padded])
+    return [piece[: len(part)] for piece, part in zip(pieces, parts, strict=True)]

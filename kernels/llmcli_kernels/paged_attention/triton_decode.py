@@ -209,7 +209,8 @@ def _span(length, num_queries, window, splits, T: tl.constexpr, RUN: tl.constexp
     return seen_from, start, num_tiles, tl.maximum(tl.cdiv(num_tiles, splits), 1)
 
 
-@triton.jit
+# Compiled once for all steps: these change from step to step.
+@triton.jit(do_not_specialize=["table_stride", "max_queries", "window"])
 def _split_kernel(
     q_ptr,
     q_stride_token,
@@ -338,7 +339,8 @@ def _split_kernel(
             tl.store(parts_ptr + (row * D)[None, :] + element, part, mask=real[None, :] & (element < D))
 
 
-@triton.jit
+# Compiled once for all steps: these change from step to step.
+@triton.jit(do_not_specialize=["max_queries", "splits", "window"])
 def _combine_kernel(
     parts_ptr,
     sums_ptr,

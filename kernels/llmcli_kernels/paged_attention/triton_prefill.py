@@ -106,7 +106,8 @@ def _prefill_variant(case: AotCase, capability: tuple[int, int], table: TuningTa
     )
 
 
-@triton.jit
+# Compiled once for all steps: these change from step to step.
+@triton.jit(do_not_specialize=["table_stride", "window"])
 def _prefill_kernel(
     q_ptr,
     q_stride_token,
