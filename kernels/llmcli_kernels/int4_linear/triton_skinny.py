@@ -241,41 +241,44 @@ def _add_group(total, s, z, q0, q1, q2, q3, x0, x1, x2, x3, minus_one, SUBNORMAL
 
 
 def aot_variants(capability: tuple[int, int], table: TuningTable) -> list[AotVariant]:
-    """Every tile for every encoding in groups of 128, and the preferred encodings in smaller groups."""
-    encodings = (("fp16", True), ("fp16", False), ("bf16", False))
+    """Every tile for every encoding in groups of 128; the preferred ones in smaller groups, too, one with a bias."""
     variants = []
     for block in ROW_BLOCKS[:-1]:
         for tile in table.configs("int4_skinny", m=block):
-            for dtype, subnormal in encodings:
-                groups = TILE_GROUPS if subnormal or dtype == "bf16" else TILE_GROUPS[:1]
-                variants += [_variant(block, tile, dtype, subnormal, group) for group in groups]
+            variants += [_variant(block, tile, "fp16", True, group, bias=False) for group in TILE_GROUPS]
+            variants += [_variant(block, tile, "bf16", False, group, bias=False) for group in TILE_GROUPS]
+            variants.append(_variant(block, tile, "fp16", False, TILE_K, bias=False))
+            variants.append(_variant(block, tile, "fp16", True, TILE_K, bias=True))
     return variants
 
 
-def _variant(block: int, tile: Mapping[str, Any], dtype: str, subnormal: bool, group: int) -> AotVariant:
-    unpacking = ", subnormal" if subnormal else ""
+def _variant(
+    block: int, tile: Mapping[str, Any], dtype: str, subnormal: bool, group: int, *, bias: bool
+) -> AotVariant:
+    encoding = f"{dtype}{', subnormal' if subnormal else ''}, groups of {group}{', bias' if bias else ''}"
     shape = f"{block}x{tile['BN']}, {tile['num_warps']} warps, {tile['num_stages']} stages"
+    signature = {
+        "x_ptr": f"*{dtype}",
+        "words_ptr": "*i16",
+        "pairs_ptr": "*i32",
+        "parts_ptr": "*fp32",
+        "M": "i32",
+        "N": "i32",
+        "num_tiles": "i32",
+    }
+    constants: dict[str, Any] = {
+        "BM": block,
+        "BN": tile["BN"],
+        "GROUP": group,
+        "STAGES": tile["num_stages"],
+        "SUBNORMAL": subnormal,
+        "ASM": True,
+    }
     return AotVariant(
         kernel=_int4_skinny_kernel,
-        name=f"int4_skinny {dtype}{unpacking}, groups of {group}, {shape}",
-        signature={
-            "x_ptr": f"*{dtype}",
-            "words_ptr": "*i16",
-            "pairs_ptr": "*i32",
-            "parts_ptr": "*fp32",
-            "M": "i32",
-            "N": "i32",
-            "num_tiles": "i32",
-        },
-        constants={
-            "bias_ptr": None,
-            "BM": block,
-            "BN": tile["BN"],
-            "GROUP": group,
-            "STAGES": tile["num_stages"],
-            "SUBNORMAL": subnormal,
-            "ASM": True,
-        },
+        name=f"int4_skinny {encoding}, {shape}",
+        signature=signature | {"bias_ptr": f"*{dtype}"} if bias else signature,
+        constants=constants if bias else constants | {"bias_ptr": None},
         not_divisible=("M", "num_tiles"),
         num_warps=tile["num_warps"],
         num_stages=tile["num_stages"],

@@ -163,39 +163,42 @@ def _weights(words, pairs_at, GROUP: tl.constexpr, dtype: tl.constexpr, ASM: tl.
 
 
 def aot_variants(capability: tuple[int, int], table: TuningTable) -> list[AotVariant]:
-    """Every tile for both dtypes in groups of 128, and for float16 in smaller groups."""
+    """Every tile for both dtypes in groups of 128; for float16 in smaller groups, too, one with a bias."""
     variants = []
     for tile in table.configs("int4_wide"):
-        variants += [_variant(tile, "fp16", group) for group in TILE_GROUPS]
-        variants.append(_variant(tile, "bf16", TILE_GROUPS[0]))
+        variants += [_variant(tile, "fp16", group, bias=False) for group in TILE_GROUPS]
+        variants.append(_variant(tile, "bf16", TILE_K, bias=False))
+        variants.append(_variant(tile, "fp16", TILE_K, bias=True))
     return variants
 
 
-def _variant(tile: Mapping[str, Any], dtype: str, group: int) -> AotVariant:
+def _variant(tile: Mapping[str, Any], dtype: str, group: int, *, bias: bool) -> AotVariant:
     shape = f"{tile['BM']}x{tile['BN']}, {tile['num_warps']} warps, {tile['num_stages']} stages"
-    summands = tile["BM"] <= 64  # few blocks of rows: several programs share the k of a column
+    signature = {
+        "x_ptr": f"*{dtype}",
+        "words_ptr": "*i16",
+        "pairs_ptr": "*i32",
+        # Of few blocks of rows several programs share the k, and leave summands.
+        "parts_ptr": "*fp32" if tile["BM"] <= 64 else f"*{dtype}",
+        "M": "i32",
+        "N": "i32",
+        "num_tiles": "i32",
+    }
+    constants: dict[str, Any] = {
+        "BM": tile["BM"],
+        "BN": tile["BN"],
+        "GM": tile["GM"],
+        "GROUP": group,
+        "ONE_DOT": tile["one_dot"],
+        "STAGES": tile["num_stages"],
+        "ASM": True,
+    }
     return AotVariant(
         kernel=_int4_wide_kernel,
-        name=f"int4_wide {dtype}, groups of {group}, {shape}{', one dot' if tile['one_dot'] else ''}",
-        signature={
-            "x_ptr": f"*{dtype}",
-            "words_ptr": "*i16",
-            "pairs_ptr": "*i32",
-            "parts_ptr": "*fp32" if summands else f"*{dtype}",
-            "M": "i32",
-            "N": "i32",
-            "num_tiles": "i32",
-        },
-        constants={
-            "bias_ptr": None,
-            "BM": tile["BM"],
-            "BN": tile["BN"],
-            "GM": tile["GM"],
-            "GROUP": group,
-            "ONE_DOT": tile["one_dot"],
-            "STAGES": tile["num_stages"],
-            "ASM": True,
-        },
+        name=f"int4_wide {dtype}, groups of {group}{', bias' if bias else ''}, {shape}"
+        + (", one dot" if tile["one_dot"] else ""),
+        signature=signature | {"bias_ptr": f"*{dtype}"} if bias else signature,
+        constants=constants if bias else constants | {"bias_ptr": None},
         not_divisible=("M", "num_tiles"),
         num_warps=tile["num_warps"],
         num_stages=tile["num_stages"],
