@@ -96,7 +96,7 @@ def measure(arch: str, variant: "AotVariant") -> Result:
 
 
 def compile_variant(arch: str, variant: "AotVariant") -> Any:
-    """Pointers and integers are multiples of 16, as at run time, but for those that the variant or the kernel excepts."""
+    """Pointers and integers are multiples of 16, as at run time, but those that the variant or the kernel excepts."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
