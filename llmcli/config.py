@@ -21,9 +21,11 @@ BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 DEVICES = ("auto", "cuda", "cpu")
 DEVICE_OF_KERNELS = {"triton": "cuda", "cpu": "cpu", "torch": "cpu"}  # those that run on one only
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LM_HEADS = ("auto", "int8", "full")
 KV_DTYPES = ("int8", "fp8")  # of the KV cache alone, with a scale for every token and head
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
 OPTIONAL_COUNTS = ("max_model_len", "num_threads", "kv_cache_memory")
+INT8_SCALE_BYTES = 4  # of a row of an int8 output head
 MAX_THREADS = 1024  # OpenMP dies where the system has no more
 COUNTS = (*OPTIONAL_COUNTS, "max_num_seqs", "max_num_batched_tokens")
 
@@ -44,6 +46,8 @@ class EngineConfig:
         kv_cache_memory: bytes of the KV cache.
         kv_cache_dtype: "auto" (that of the activations), "int8" or "fp8" (float8 e4m3): a cache of 8 bits holds
             about twice as many tokens, and answers change a little.
+        lm_head: form of the output head's weights: "full" (the dtype), "int8" (a scale for each row: half the bytes
+            that a step reads for it), or "auto": int8 beside 4-bit layers on a CPU that multiplies integers fast.
         gpu_memory_utilization: share of the device's memory, a GPU's or the machine's, that the engine may take.
         enable_prefix_caching: keep and reuse the blocks of finished prompts.
         num_threads: CPU threads; None is one per core that the process may use, or one for a tiny model.
@@ -59,6 +63,7 @@ class EngineConfig:
     block_size: int = 16
     kv_cache_memory: int | None = None
     kv_cache_dtype: Literal["auto", "int8", "fp8"] = "auto"
+    lm_head: Literal["auto", "int8", "full"] = "auto"
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     enable_prefix_caching: bool = True
     num_threads: int | None = None
@@ -81,6 +86,8 @@ class EngineConfig:
             raise UsageError(
                 f"--kv-cache-dtype must be auto, {' or '.join(KV_DTYPES)}, got {quote(self.kv_cache_dtype)}"
             )
+        if self.lm_head not in LM_HEADS:
+            raise UsageError(f"--lm-head must be auto, int8 or full, got {quote(self.lm_head)}")
         for name in COUNTS:
             value = getattr(self, name)
             if value is None and name in OPTIONAL_COUNTS:
@@ -147,6 +154,7 @@ class ModelFacts:
         quantized_bytes: bytes of the packed int4 layers, scales and zeros included.
         checkpoint_dtype: dtype that most of the checkpoint's dense weights have.
         hidden_size, vocab_size: for the workspace of a step.
+        tied: whether the output head shares the embedding's weights.
         largest_int4: weights of the largest quantized layer, 0 without one: a GPU dequantises it for long prompts.
     """
 
@@ -159,11 +167,16 @@ class ModelFacts:
     checkpoint_dtype: str
     hidden_size: int
     vocab_size: int
+    tied: bool = False
     largest_int4: int = 0
 
-    def weight_bytes(self, dtype: str) -> int:
-        """Bytes of all weights in memory when dense ones are held in `dtype`."""
-        return self.dense_parameters * DTYPES[dtype] + self.quantized_bytes
+    def weight_bytes(self, dtype: str, lm_head: str = "full") -> int:
+        """Bytes of all weights in memory when dense ones are held in `dtype`, the output head as "int8" or "full"."""
+        full = self.dense_parameters * DTYPES[dtype] + self.quantized_bytes
+        if lm_head == "full":
+            return full
+        replaced = 0 if self.tied else self.vocab_size * self.hidden_size * DTYPES[dtype]
+        return full - replaced + self.vocab_size * (self.hidden_size + INT8_SCALE_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +187,7 @@ class HardwareFacts:
         total_memory, free_memory: bytes, cgroup limit considered; free before the weights are loaded.
         num_cores: cores that this process may use.
         fast_bfloat16: whether the CPU's bfloat16 matmul is faster than float32.
+        native_kernels: whether the CPU kernels that are compiled here can run: integer products for 4-bit layers.
         gpu: what it offers, or why it can not be used.
     """
 
@@ -181,6 +195,7 @@ class HardwareFacts:
     free_memory: int
     num_cores: int
     fast_bfloat16: bool
+    native_kernels: bool
     gpu: GpuFacts | NoGpu
 
 
@@ -192,6 +207,7 @@ class ResolvedConfig:
     device: str
     kernels: str
     kv_cache_dtype: str
+    lm_head: str
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int

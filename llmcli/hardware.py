@@ -3,6 +3,7 @@
 Read from the operating system on request, never at import. Knows no torch: `engine/build.py` and `show` call it.
 """
 
+import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -21,7 +22,7 @@ def read_hardware_facts(gpu: GpuFacts | NoGpu | None = None) -> HardwareFacts:
     """
     import psutil
 
-    memory = psutil.virtual_memory()
+    memory, flags = psutil.virtual_memory(), _cpu_flags()
     total, free = memory.total, memory.available
     limit, used = _cgroup_memory()
     if limit is not None:
@@ -30,7 +31,8 @@ def read_hardware_facts(gpu: GpuFacts | NoGpu | None = None) -> HardwareFacts:
         total_memory=total,
         free_memory=max(free, 0),
         num_cores=_num_cores(),
-        fast_bfloat16=_has_fast_bfloat16(),
+        fast_bfloat16=bool({"avx512_bf16", "amx_bf16", "bf16"} & flags),
+        native_kernels=_has_native_kernels(flags),
         gpu=gpu or NoGpu("no GPU was looked for"),
     )
 
@@ -66,13 +68,21 @@ def _num_cores() -> int:
     return max(1, cores)
 
 
-def _has_fast_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, or Arm's bf16)."""
+def _cpu_flags() -> set[str]:
+    """What Linux says that the CPU can do; empty elsewhere."""
     if platform.system() != "Linux":
-        return False
+        return set()
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    line = next((ln for ln in flags.splitlines() if ln.startswith(("flags", "Features"))), "")
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(line.split()))
+        return set()
+    return set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def _has_native_kernels(flags: set[str]) -> bool:
+    """Whether `llmcli_kernels.native` can run: AVX2 or better, and llvmlite to compile it."""
+    return (
+        platform.machine() == "x86_64"
+        and {"avx2", "fma", "f16c", "bmi2"} <= flags
+        and importlib.util.find_spec("llvmlite") is not None
+    )

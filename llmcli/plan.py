@@ -128,22 +128,25 @@ def _plan(
     dtype = _resolve_dtype(config, model, hardware, place, reasons)
     kv_cache_dtype = dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
     reasons["kv_cache_dtype"] = "that of the activations" if config.kv_cache_dtype == "auto" else "option"
+    own_kernels = {"cuda": "triton", "cpu": "cpu"}[place.device]
+    kernels = own_kernels if config.kernels == "auto" else config.kernels
+    lm_head = _resolve_lm_head(config, model, hardware, kernels, dtype, reasons)
     per_token = kv_bytes_per_token(model, kv_cache_dtype)
     memory = _Memory(
         place=place,
-        weights=model.weight_bytes(dtype),
+        weights=model.weight_bytes(dtype, lm_head),
         workspace=_workspace_bytes(config, model, place, dtype),
         block=config.block_size * per_token,
     )
     num_blocks = _kv_budget(config, model, memory, reasons) // memory.block
     max_model_len = _resolve_max_model_len(config, model, memory, num_blocks, reasons)
     num_threads = _resolve_threads(config, memory.weights, hardware, reasons)
-    own_kernels = {"cuda": "triton", "cpu": "cpu"}[place.device]
     return ResolvedConfig(
         dtype=dtype,
         device=place.device,
-        kernels=own_kernels if config.kernels == "auto" else config.kernels,
+        kernels=kernels,
         kv_cache_dtype=kv_cache_dtype,
+        lm_head=lm_head,
         max_model_len=max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
@@ -195,11 +198,33 @@ def _resolve_dtype(
     if model.checkpoint_dtype == "float32":
         reasons["dtype"] = "the checkpoint's"
         return "float32"
+    if model.quantized_bytes and hardware.native_kernels and config.kernels in ("auto", "cpu"):
+        reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; 4-bit layers multiply in integers here"
+        return "bfloat16"
     if hardware.fast_bfloat16:
         reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU is fast in bfloat16"
         return "bfloat16"
     reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; this CPU has no fast 16-bit arithmetic"
     return "float32"
+
+
+def _resolve_lm_head(
+    config: EngineConfig,
+    model: ModelFacts,
+    hardware: HardwareFacts,
+    kernels: str,
+    dtype: str,
+    reasons: dict[str, str],
+) -> str:
+    """ "int8" or "full"."""
+    if config.lm_head != "auto":
+        reasons["lm_head"] = "option"
+        return config.lm_head
+    if kernels == "cpu" and dtype == "bfloat16" and hardware.native_kernels and model.quantized_bytes:
+        reasons["lm_head"] = "beside 4-bit layers, as fast as memory is"
+        return "int8"
+    reasons["lm_head"] = "as in the checkpoint"
+    return "full"
 
 
 def _resolve_threads(

@@ -47,12 +47,13 @@ TINY = ModelFacts(
 )
 
 
-def machine(free: int, *, cores: int = 4, fast_bfloat16: bool = True) -> HardwareFacts:
+def machine(free: int, *, cores: int = 4, fast_bfloat16: bool = True, native_kernels: bool = False) -> HardwareFacts:
     return HardwareFacts(
         total_memory=2 * free,
         free_memory=free,
         num_cores=cores,
         fast_bfloat16=fast_bfloat16,
+        native_kernels=native_kernels,
         gpu=NoGpu("no NVIDIA driver was found"),
     )
 

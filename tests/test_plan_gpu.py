@@ -23,7 +23,7 @@ LLAMA_7B = replace(LLAMA_7B_AWQ, dense_parameters=7_000_000_000, quantized_bytes
 
 
 def machine(gpu: GpuFacts | NoGpu, free: int = 64 * GIB) -> HardwareFacts:
-    return HardwareFacts(total_memory=2 * free, free_memory=free, num_cores=8, fast_bfloat16=False, gpu=gpu)
+    return HardwareFacts(total_memory=2 * free, free_memory=free, num_cores=8, fast_bfloat16=False, native_kernels=False, gpu=gpu)
 
 
 def gpu_with(free: int) -> GpuFacts:

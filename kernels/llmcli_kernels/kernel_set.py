@@ -8,19 +8,24 @@ models or engines. The engine's builder calls `select` once and passes the set d
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from llmcli_kernels.activations import LinearOutput
+from llmcli_kernels.decoder import DecoderParts, FusedDecoder, no_fusion
 from llmcli_kernels.int4_linear import Int4Weight, check_int4_linear, check_pack_int4
+from llmcli_kernels.int8_linear import check_int8_linear, check_pack_int8
 from llmcli_kernels.paged_attention import AttentionBatch, check_paged_attention
 from llmcli_kernels.paged_kv import PagedKV
 from llmcli_kernels.rms_norm import check_add_rms_norm, check_rms_norm
 from llmcli_kernels.rope_kv_write import QKNorm, check_rope_kv_write
 from llmcli_kernels.sampling import SamplingBatch, check_sample
 from llmcli_kernels.silu_mul import check_silu_mul
+
+if TYPE_CHECKING:
+    from llmcli_kernels.native.host import Host
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +39,7 @@ class KernelSet:
     Attributes:
         name: which implementations these are.
         device: the kind of device they run on.
+        without_native: why the set "cpu" has torch's kernels only; None where it has native ones, and for other sets.
     """
 
     name: str
@@ -44,8 +50,12 @@ class KernelSet:
     paged_attention: Callable[[Tensor, PagedKV, AttentionBatch, float, int | None, float | None], Tensor]
     pack_int4: Callable[[Int4Weight, torch.dtype], Any]
     int4_linear: Callable[[Tensor, Any, Tensor | None], LinearOutput]
+    pack_int8: Callable[[Tensor], Any]
+    int8_linear: Callable[[Tensor, Any], Tensor]
     silu_mul: Callable[[LinearOutput], Tensor]
     sample: Callable[[Tensor, SamplingBatch], tuple[Tensor, Tensor]]
+    fuse_decoder: Callable[[DecoderParts, tuple[PagedKV, ...]], FusedDecoder | None] = no_fusion
+    without_native: str | None = None
 
 
 def select(device: str, name: str = "auto", *, tuning_file: Path | None = None) -> KernelSet:
@@ -72,6 +82,7 @@ def select(device: str, name: str = "auto", *, tuning_file: Path | None = None) 
 
 def _reference_set(_: Path | None) -> KernelSet:
     from llmcli_kernels.int4_linear import reference as int4_linear
+    from llmcli_kernels.int8_linear import reference as int8_linear
     from llmcli_kernels.paged_attention import reference as paged_attention
     from llmcli_kernels.rms_norm import reference as rms_norm
     from llmcli_kernels.rope_kv_write import reference as rope_kv_write
@@ -86,6 +97,8 @@ def _reference_set(_: Path | None) -> KernelSet:
         paged_attention=paged_attention.paged_attention,
         pack_int4=int4_linear.pack_int4,
         int4_linear=int4_linear.int4_linear,
+        pack_int8=int8_linear.pack_int8,
+        int8_linear=int8_linear.int8_linear,
         silu_mul=silu_mul.silu_mul,
         sample=sampling.sample,
     )
@@ -93,6 +106,7 @@ def _reference_set(_: Path | None) -> KernelSet:
 
 def _torch_set(_: Path | None) -> KernelSet:
     from llmcli_kernels.int4_linear import cpu as int4_linear
+    from llmcli_kernels.int8_linear import cpu as int8_linear
     from llmcli_kernels.paged_attention import cpu as paged_attention
     from llmcli_kernels.rms_norm import cpu as rms_norm
     from llmcli_kernels.rope_kv_write import cpu as rope_kv_write
@@ -107,28 +121,57 @@ def _torch_set(_: Path | None) -> KernelSet:
         paged_attention=paged_attention.paged_attention,
         pack_int4=int4_linear.pack_int4,
         int4_linear=int4_linear.Int4Linear(),
+        pack_int8=int8_linear.pack_int8,
+        int8_linear=int8_linear.int8_linear,
         silu_mul=silu_mul.silu_mul,
         sample=sampling.sample,
     )
 
 
 def _cpu_set(tuning_file: Path | None) -> KernelSet:
-    from llmcli_kernels.int4_linear.integer import IntegerInt4Linear
-    from llmcli_kernels.int4_linear.integer.object_cache import default_folder
+    """The torch set, with native kernels for all that they can do."""
+    torch_set = replace(_torch_set(tuning_file), name="cpu")
+    try:
+        from llmcli_kernels.native.host import Host
+        from llmcli_kernels.native.object_cache import default_folder
 
-    torch_set = _torch_set(tuning_file)
-    int4 = IntegerInt4Linear(torch_set.pack_int4, torch_set.int4_linear, cache_folder=default_folder())
-    return replace(
-        torch_set,
+        host = Host(default_folder())
+    except Exception as error:  # another system or processor, no llvmlite: whatever it is, torch can do the work
+        return replace(torch_set, without_native=f"{type(error).__name__}: {error}")
+    return _with_native_kernels(host, torch_set)
+
+
+def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
+    from llmcli_kernels.decoder.native import fuse
+    from llmcli_kernels.int4_linear.native import NativeInt4Linear
+    from llmcli_kernels.int8_linear.native import NativeInt8Linear
+    from llmcli_kernels.paged_attention.native import NativePagedAttention
+    from llmcli_kernels.rms_norm.native import NativeAddRmsNorm, NativeRmsNorm
+    from llmcli_kernels.rope_kv_write.native import NativeRopeKvWrite
+    from llmcli_kernels.silu_mul.native import NativeSiluMul
+
+    int4 = NativeInt4Linear(host, torch_set.pack_int4, torch_set.int4_linear)
+    int8 = NativeInt8Linear(host, torch_set.pack_int8, torch_set.int8_linear)
+    native = _assemble(
         name="cpu",
-        pack_int4=_checked(check_pack_int4, int4.pack_int4),
-        int4_linear=_checked(check_int4_linear, int4),
+        rms_norm=NativeRmsNorm(host, torch_set.rms_norm),
+        add_rms_norm=NativeAddRmsNorm(host, torch_set.add_rms_norm),
+        rope_kv_write=NativeRopeKvWrite(host, torch_set.rope_kv_write),
+        paged_attention=NativePagedAttention(host, torch_set.paged_attention),
+        pack_int4=int4.pack_int4,
+        int4_linear=int4,
+        pack_int8=int8.pack_int8,
+        int8_linear=int8,
+        silu_mul=NativeSiluMul(host, torch_set.silu_mul),
+        sample=torch_set.sample,
     )
+    return replace(native, fuse_decoder=lambda parts, kvs: fuse(host, int4, parts, kvs))
 
 
 def _triton_set(tuning_file: Path | None) -> KernelSet:
     from llmcli_kernels.gpu import current_gpu
     from llmcli_kernels.int4_linear.triton_linear import TritonInt4Linear
+    from llmcli_kernels.int8_linear import reference as int8_linear
     from llmcli_kernels.paged_attention.triton_attention import TritonPagedAttention
     from llmcli_kernels.rms_norm import triton_rms_norm
     from llmcli_kernels.rope_kv_write import triton_rope_kv_write
@@ -147,6 +190,8 @@ def _triton_set(tuning_file: Path | None) -> KernelSet:
         paged_attention=TritonPagedAttention(table, gpu),
         pack_int4=int4.pack_int4,
         int4_linear=int4,
+        pack_int8=int8_linear.pack_int8,
+        int8_linear=int8_linear.int8_linear,
         silu_mul=triton_silu_mul.silu_mul,
         sample=triton_sampling.sample,
     )
@@ -175,6 +220,8 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "paged_attention": check_paged_attention,
     "pack_int4": check_pack_int4,
     "int4_linear": check_int4_linear,
+    "pack_int8": check_pack_int8,
+    "int8_linear": check_int8_linear,
     "silu_mul": check_silu_mul,
     "sample": check_sample,
 }

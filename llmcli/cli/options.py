@@ -176,6 +176,14 @@ KVCacheDtype = Annotated[
         panel=ENGINE,
     ),
 ]
+LMHead = Annotated[
+    Literal["auto", "int8", "full"],
+    _option(
+        "--lm-head",
+        help="Weights of the output head: int8 is half the bytes; auto is int8 beside 4-bit layers on a fast CPU.",
+        panel=ENGINE,
+    ),
+]
 GpuMemoryUtilization = Annotated[
     float,
     _number(
@@ -306,6 +314,7 @@ class EngineOptions:
     block_size: BlockSize = _ENGINE.block_size
     kv_cache_memory: KVCacheMemory = None
     kv_cache_dtype: KVCacheDtype = "auto"
+    lm_head: LMHead = "auto"
     gpu_memory_utilization: GpuMemoryUtilization = _ENGINE.gpu_memory_utilization
     prefix_caching: PrefixCaching = True
     threads: Threads = None

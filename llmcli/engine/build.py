@@ -141,10 +141,18 @@ def _load_runner(
             kernels = select(config.device, config.kernels)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if kernels.without_native is not None:
+        warn(f"only PyTorch's own kernels run here, which are slower: {kernels.without_native}")
     imported = time.monotonic()
     dtype = getattr(torch, config.dtype)
     weights = load_weights(
-        model.path, spec, kernels, dtype, on_layer=_now_and_then(report), device=config.device
+        model.path,
+        spec,
+        kernels,
+        dtype,
+        on_layer=_now_and_then(report),
+        device=config.device,
+        lm_head=config.lm_head,
     )
     if config.device == "cuda":
         torch.cuda.empty_cache()  # what packing took and the KV cache is to have

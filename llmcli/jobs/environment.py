@@ -34,6 +34,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "quantization": "awq" if spec.quantization else None,
         "dtype": config.dtype,
         "kv_cache_dtype": config.kv_cache_dtype,
+        "lm_head": config.lm_head,
         "device": config.device,
         "kernels": config.kernels,
         "weight_bytes": config.weight_bytes,

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmcli.model.forward_batch import ForwardBatch, KVCache
+from llmcli.model.linear import Int4Linear, Linear
 from llmcli.model.spec import ModelSpec
 from llmcli.model.weights import DecoderWeights, LayerWeights
 from llmcli_kernels import KernelSet
 from llmcli_kernels.activations import LinearOutput, as_tensor
+from llmcli_kernels.decoder import DecoderLayer, DecoderParts, FusedDecoder, PackedLinear
 
 
 class Decoder:
@@ -28,6 +30,8 @@ class Decoder:
         self.kernels = kernels
         self.cos_sin = cos_sin
         self.scale = spec.head_dim**-0.5
+        self._fused: FusedDecoder | None = None
+        self._fused_for: KVCache | None = None
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """Compute a step and write its keys and values into the cache.
@@ -35,8 +39,17 @@ class Decoder:
         Returns:
             [R, vocab_size] float32 logits of batch.sample_rows.
         """
+        hidden = F.embedding(batch.token_ids, self.weights.embedding)
+        fused = self._fuse(cache)
+        if fused is None:
+            normed = self._layers(hidden, batch, cache)
+        else:
+            normed = fused(hidden, batch.positions, batch.slots, batch.attention)
+        return as_tensor(self.weights.lm_head(normed.index_select(0, batch.sample_rows))).to(torch.float32)
+
+    def _layers(self, residual: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
+        """From embeddings [T, hidden_size] to the normed output of the last layer, one operation after the other."""
         eps, kernels = self.spec.rms_norm_eps, self.kernels
-        residual = F.embedding(batch.token_ids, self.weights.embedding)
         normed = kernels.rms_norm(residual, self.weights.layers[0].input_norm, eps)
         for index, layer in enumerate(self.weights.layers):
             attended = self._attention(index, layer, normed, batch, cache)
@@ -45,8 +58,7 @@ class Decoder:
             last = index + 1 == len(self.weights.layers)
             next_norm = self.weights.norm if last else self.weights.layers[index + 1].input_norm
             normed = kernels.add_rms_norm(expanded, residual, next_norm, eps)
-        hidden = normed.index_select(0, batch.sample_rows)
-        return as_tensor(self.weights.lm_head(hidden)).to(torch.float32)
+        return normed
 
     def _attention(
         self, index: int, layer: LayerWeights, x: Tensor, batch: ForwardBatch, cache: KVCache
@@ -59,3 +71,37 @@ class Decoder:
         window = self.spec.sliding_windows[index]
         attended = self.kernels.paged_attention(q, kv, batch.attention, self.scale, window, None)
         return layer.o(attended.view(-1, heads * self.spec.head_dim))
+
+    def _fuse(self, cache: KVCache) -> FusedDecoder | None:
+        """All layers in one call, where the kernel set can do that with this cache; worked out once for it."""
+        if cache is not self._fused_for:
+            parts = self._parts()
+            self._fused = None if parts is None else self.kernels.fuse_decoder(parts, cache.layers)
+            self._fused_for = cache
+        return self._fused
+
+    def _parts(self) -> DecoderParts | None:
+        """The layers as kernel sets may run them at once; None unless all of them are 4-bit."""
+        layers = [
+            DecoderLayer(
+                layer.input_norm,
+                _packed(layer.qkv),
+                layer.qk_norm,
+                _packed(layer.o),
+                layer.post_norm,
+                _packed(layer.gate_up),
+                _packed(layer.down),
+                window,
+            )
+            for layer, window in zip(self.weights.layers, self.spec.sliding_windows, strict=True)
+            if all(isinstance(part, Int4Linear) for part in (layer.qkv, layer.o, layer.gate_up, layer.down))
+        ]
+        if len(layers) < len(self.weights.layers):
+            return None
+        eps, heads = self.spec.rms_norm_eps, self.spec.num_heads
+        return DecoderParts(tuple(layers), self.weights.norm, eps, heads, self.scale, self.cos_sin)
+
+
+def _packed(linear: Linear) -> PackedLinear:
+    assert isinstance(linear, Int4Linear)
+    return PackedLinear(linear.packed, linear.bias)

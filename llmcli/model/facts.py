@@ -37,6 +37,7 @@ def read_model_facts(folder: Path, spec: ModelSpec | None = None) -> ModelFacts:
         checkpoint_dtype=CHECKPOINT_DTYPES[most],
         hidden_size=spec.hidden_size,
         vocab_size=spec.vocab_size,
+        tied=spec.tie_word_embeddings,
         largest_int4=_largest_layer(spec) if spec.quantization else 0,
     )
 

@@ -16,7 +16,7 @@ from llmcli_kernels.int4_linear import Int4Weight, PackedInt4
 
 
 class Linear(Protocol):
-    """x [T, K] -> [T, N] in x's dtype."""
+    """x [T, K] -> [T, N], in x's dtype if nothing else is said."""
 
     def __call__(self, x: Tensor) -> LinearOutput: ...
 
@@ -30,6 +30,17 @@ class DenseLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+
+class Int8Linear:
+    """A matrix [N, K] in 8 bits, packed by the kernel set; the output is float32."""
+
+    def __init__(self, kernels: KernelSet, weight: Tensor) -> None:
+        self.kernels = kernels
+        self.packed = kernels.pack_int8(weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.kernels.int8_linear(x, self.packed)
 
 
 class Int4Linear:

@@ -16,7 +16,7 @@ from torch import Tensor
 from llmcli.errors import CheckpointError, UnsupportedModelError, quote
 from llmcli.model.checkpoint import AGAIN, TensorInfo, read_checkpoint
 from llmcli.model.formats import awq
-from llmcli.model.linear import DenseLinear, Linear, merge
+from llmcli.model.linear import DenseLinear, Int8Linear, Linear, merge
 from llmcli.model.spec import AwqSpec, ModelSpec
 from llmcli_kernels import KernelSet
 from llmcli_kernels.int4_linear import Int4Weight
@@ -55,12 +55,14 @@ def load_weights(
     dtype: torch.dtype,
     on_layer: Callable[[int, int], None] | None = None,
     device: str = "cpu",
+    lm_head: str = "full",
 ) -> DecoderWeights:
     """Read all weights.
 
     Args:
         dtype: dense weights are converted to it; int4 ones are packed for activations of it.
         device: where they go; int4 ones are packed there.
+        lm_head: "full", or "int8" for a dense output head in 8 bits.
         on_layer: called with (layers done, layers in all).
 
     Raises:
@@ -77,11 +79,13 @@ def load_weights(
                 on_layer(index + 1, spec.num_layers)
         norm = reader.dense("model.norm.weight", (spec.hidden_size,))
         if spec.tie_word_embeddings:
-            lm_head: Linear = DenseLinear(embedding, None)
+            head: Linear = DenseLinear(embedding, None)
         else:
-            lm_head = reader.linear("", ("lm_head",), (spec.vocab_size,), spec.hidden_size, False)
+            head = reader.linear("", ("lm_head",), (spec.vocab_size,), spec.hidden_size, False)
         reader.check_all_used()
-    return DecoderWeights(embedding, tuple(layers), norm, lm_head)
+    if lm_head == "int8" and isinstance(head, DenseLinear):
+        head = Int8Linear(kernels, head.weight)
+    return DecoderWeights(embedding, tuple(layers), norm, head)
 
 
 def _load_layer(reader: "_Reader", spec: ModelSpec, prefix: str) -> LayerWeights:

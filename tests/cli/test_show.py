@@ -101,7 +101,7 @@ def test_a_model_that_does_not_fit_is_shown_all_the_same(tiny, capsys, monkeypat
     from llmcli.gpu_facts import NoGpu
 
     none = HardwareFacts(
-        total_memory=1 << 20, free_memory=0, num_cores=1, fast_bfloat16=False, gpu=NoGpu("there is none")
+        total_memory=1 << 20, free_memory=0, num_cores=1, fast_bfloat16=False, native_kernels=False, gpu=NoGpu("there is none")
     )
     monkeypatch.setattr(show, "read_hardware_facts", lambda gpu: none)
     assert run_command_line(["show", tiny]) == 0

@@ -14,6 +14,7 @@ RELATIVE_ERROR = {
     "rms_norm": ONE_STEP,
     # The squares are added in another order than torch adds them.
     "rms_norm_triton": ONE_STEP | {torch.float32: 2.5e-7},
+    "rms_norm_native": ONE_STEP | {torch.float32: 2.5e-7},
     "rope_kv_write": ONE_STEP,
     "rope_kv_write_norm": ONE_STEP | {torch.float32: 2.5e-7},
     "silu_mul": ONE_STEP | {torch.float32: 2.0e-7},
@@ -33,6 +34,9 @@ RELATIVE_ERROR = {
     # Activations rounded to int8 in groups of 64 k (README.md of the operation).
     "int4_linear_int8": {torch.bfloat16: 1.2e-2},
     "int4_linear_int8_outliers": {torch.bfloat16: 2.5e-2},
+    "int8_linear": {torch.float32: 2.0e-6},
+    "int8_linear_bf16": {torch.float32: 5.0e-3},
+    "int8_linear_int8": {torch.float32: 1.2e-2},
     "int4_linear_int8_exact": {torch.bfloat16: ONE_STEP[torch.bfloat16]},
 }
 

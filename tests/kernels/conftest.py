@@ -2,11 +2,16 @@
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from llmcli_kernels import KernelSet, select
+
+if TYPE_CHECKING:
+    from llmcli_kernels.native.host import Host
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 HAS_GPU = torch.cuda.is_available()
@@ -57,3 +62,23 @@ def reference() -> KernelSet:
 @pytest.fixture
 def cpu() -> KernelSet:
     return select("cpu", "cpu")
+
+
+@pytest.fixture(scope="session")
+def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session keeps compiled code."""
+    folder = tmp_path_factory.mktemp("kernels")
+    folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture(params=["avx512vnni", "avx2"])
+def host(request: pytest.FixtureRequest, code_folder: Path) -> "Host":
+    """This processor as each kind that it can stand in for."""
+    pytest.importorskip("llvmlite")
+    from llmcli_kernels.native.host import Host
+
+    try:
+        return Host(code_folder, request.param)
+    except RuntimeError as error:
+        pytest.skip(str(error))

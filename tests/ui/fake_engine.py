@@ -121,6 +121,7 @@ def resolved_config(max_model_len: int) -> ResolvedConfig:
         device="cpu",
         kernels="cpu",
         kv_cache_dtype="float32",
+        lm_head="full",
         max_model_len=max_model_len,
         max_num_seqs=4,
         max_num_batched_tokens=64,

@@ -1,6 +1,6 @@
 """Shorthands over llvmlite's instruction builder: addresses are int64, vectors are explicit.
 
-Knows nothing of the kernel. Used by the code generators next to it.
+Knows no kernel. Used by all code generators.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,6 +44,45 @@ class Emit:
     def store(self, value: Value, address: Value, align: int) -> None:
         self.b.store(value, self.b.inttoptr(address, value.type.as_pointer())).align = align
 
+    def load_floats(self, kind: str, address: Value, lanes: int) -> Value:
+        """`lanes` numbers stored as "fp32", "bf16" or "fp16", as float32; aligned to one of them."""
+        b = self.b
+        if kind == "fp32":
+            return self.load(ir.VectorType(F32, lanes), address, 4)
+        if kind == "fp16":
+            return b.fpext(self.load(ir.VectorType(F16, lanes), address, 2), ir.VectorType(F32, lanes))
+        bits = b.zext(self.load(ir.VectorType(I16, lanes), address, 2), ir.VectorType(I32, lanes))
+        return b.bitcast(b.shl(bits, splat(I32, 16, lanes)), ir.VectorType(F32, lanes))
+
+    def store_floats(self, kind: str, values: Value, address: Value) -> None:
+        """float32 values rounded to the nearest, ties to even; a NaN stays one."""
+        b, lanes = self.b, values.type.count
+        if kind == "fp32":
+            self.store(values, address, 4)
+        elif kind == "fp16":
+            self.store(b.fptrunc(values, ir.VectorType(F16, lanes)), address, 2)
+        else:
+            rounded = b.lshr(self._bfloat16_bits(values), splat(I32, 16, lanes))
+            self.store(b.trunc(rounded, ir.VectorType(I16, lanes)), address, 2)
+
+    def round_to(self, kind: str, values: Value) -> Value:
+        """float32 values that `kind` can hold: rounded as `store_floats` does."""
+        b, lanes = self.b, values.type.count
+        if kind == "fp32":
+            return values
+        if kind == "fp16":
+            return b.fpext(b.fptrunc(values, ir.VectorType(F16, lanes)), values.type)
+        bits = b.and_(self._bfloat16_bits(values), splat(I32, 0xFFFF0000, lanes))
+        return b.bitcast(bits, values.type)
+
+    def _bfloat16_bits(self, values: Value) -> Value:
+        """int32 [lanes]: the rounded value in the upper half, anything in the lower."""
+        b, lanes = self.b, values.type.count
+        bits = b.bitcast(values, ir.VectorType(I32, lanes))
+        odd = b.and_(b.lshr(bits, splat(I32, 16, lanes)), splat(I32, 1, lanes))
+        rounded = b.add(bits, b.add(odd, splat(I32, 0x7FFF, lanes)))
+        return b.select(b.fcmp_unordered("uno", values, values), splat(I32, 0x7FC00000, lanes), rounded)
+
     def prefetch(self, address: Value) -> None:
         pointer = I8.as_pointer()
         kind = ir.FunctionType(VOID, [pointer, I32, I32, I32])
@@ -54,6 +93,11 @@ class Emit:
         """An intrinsic, by its full name."""
         kind = ir.FunctionType(result, [arg.type for arg in args])
         return self.b.call(self.b.module.declare_intrinsic(name, (), kind), args)
+
+    def external(self, name: str) -> ir.Function:
+        """A function of the C library, () -> int32, that `compiled` knows."""
+        found = self.b.module.globals.get(name)
+        return found or ir.Function(self.b.module, ir.FunctionType(I32, []), name)
 
     def broadcast(self, scalar: Value, n: int) -> Value:
         empty = ir.Constant(ir.VectorType(scalar.type, n), ir.Undefined)

@@ -1,8 +1,8 @@
 """Runs a compiled function on all of torch's threads at once.
 
 torch computes on the threads of an OpenMP library, which wait for work after each operation. The same threads do ours:
-they are awake when a layer follows an operation of torch, and nothing competes with them for the cores. Knows nothing
-of what runs.
+they are awake when a program follows an operation of torch, and nothing competes with them for the cores. Knows
+nothing of what runs.
 """
 
 import ctypes

@@ -24,31 +24,41 @@ from llmcli_kernels.int4_linear import Int4Weight
 
 GROUP = 128  # k of a record
 PANEL = 64  # output rows of a record
-NIBBLE_BYTES = PANEL * GROUP // 2
 GROUP_SIZES = (32, 64, 128)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets in a record whose weights have `group_size` (32, 64 or 128) k to a scale."""
+    """Offsets in a record.
 
-    group_size: int
+    Attributes:
+        bits: of a weight: 4, or 8 for `int8_linear`, whose words hold four weights each and whose records have no
+            scales and zeros.
+        group_size: k that share a scale of 4-bit weights: 32, 64 or 128.
+    """
+
+    bits: int
+    group_size: int = GROUP
 
     @property
     def parts(self) -> int:
         return GROUP // self.group_size
 
     @property
-    def scales(self) -> int:
-        return NIBBLE_BYTES
+    def weight_bytes(self) -> int:
+        return PANEL * GROUP * self.bits // 8
 
     @property
-    def zeros(self) -> int:
-        return NIBBLE_BYTES + 2 * PANEL * self.parts
+    def scales(self) -> int | None:
+        return self.weight_bytes if self.bits == 4 else None
+
+    @property
+    def zeros(self) -> int | None:
+        return self.weight_bytes + 2 * PANEL * self.parts if self.bits == 4 else None
 
     @property
     def nbytes(self) -> int:
-        return self.zeros + PANEL * self.parts
+        return self.weight_bytes + (3 * PANEL * self.parts if self.bits == 4 else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +82,11 @@ class PackedRecords:
         return self.num_rows
 
     @property
+    def padded_rows(self) -> int:
+        """N rounded up to whole panels."""
+        return self.records.shape[0] * PANEL
+
+    @property
     def K(self) -> int:
         return self.records.shape[1] * GROUP
 
@@ -88,7 +103,7 @@ def fits(weight: Int4Weight) -> bool:
 
 def pack(weight: Int4Weight) -> PackedRecords:
     """The records of a weight that `fits`."""
-    layout = Layout(min(weight.group_size, GROUP))
+    layout = Layout(4, min(weight.group_size, GROUP))
     panels, groups = -(-weight.N // PANEL), weight.K // GROUP
     records = torch.empty(panels, groups, layout.nbytes, dtype=torch.uint8)
     step = 16  # panels at a time: temporary tensors of a few MB
@@ -97,9 +112,9 @@ def pack(weight: Int4Weight) -> PackedRecords:
         part = records[start : start + step]
         _nibbles(part).copy_(_words(_fill(weight.q[rows])))
         repeats = max(1, weight.group_size // GROUP)
-        halves = part.view(torch.float16)[..., layout.scales // 2 : layout.zeros // 2]
-        halves.copy_(_by_record(weight.scales[rows], layout.parts, repeats))
-        part[..., layout.zeros :] = _by_record(weight.zeros[rows], layout.parts, repeats)
+        scales, zeros = part[..., layout.weight_bytes :].tensor_split([2 * PANEL * layout.parts], dim=-1)
+        scales.view(torch.float16).copy_(_by_record(weight.scales[rows], layout.parts, repeats))
+        zeros.copy_(_by_record(weight.zeros[rows], layout.parts, repeats))
     no_bias = torch.zeros(panels * PANEL, dtype=torch.bfloat16)
     return PackedRecords(records, no_bias, layout.group_size, weight.N)
 
@@ -111,7 +126,7 @@ def _fill(rows: Tensor) -> Tensor:
 
 def _nibbles(records: Tensor) -> Tensor:
     """The nibbles of records as int32 [panels, groups, 16 words, 64 rows]."""
-    words = records.view(torch.int32)[..., : NIBBLE_BYTES // 4]
+    words = records.view(torch.int32)[..., : Layout(4).weight_bytes // 4]
     return words.unflatten(-1, (GROUP // 8, PANEL))
 
 

@@ -1,0 +1,135 @@
+"""int4 linear with integer dot products: activations as int8, weights 4-bit in memory and read once for all rows.
+
+Owns which weights the native kernels take; everything else goes to the torch path, which it is given. The operation's
+README.md has the maths and the error.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear.native.product import product_stage
+from llmcli_kernels.int4_linear.native.quantise import Quantised, quantise_stage
+from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, PackedRecords, fits, pack
+from llmcli_kernels.native.host import Host
+from llmcli_kernels.native.kernel import Stage, words
+
+# Half of 128 costs 7% of the speed at many rows, and a quarter less error where some activations are far larger than
+# the rest; a quarter would cost a third.
+ACTIVATION_GROUP = 64
+SELF_TEST_ERROR = 0.03  # of the largest output; a wrong kernel is off by all of it
+
+
+class NativeInt4Linear:
+    """The operation for bfloat16 activations and weights that `records.fits`; all else is the torch path's.
+
+    Args:
+        torch_pack, torch_linear: the torch path.
+        activation_group: most k that share an activation scale; never more than share a weight's scale.
+
+    Attributes:
+        unavailable: what went wrong when the kernel was compiled and tested; from then on everything goes to torch.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        torch_pack: Callable[[Int4Weight, torch.dtype], Any],
+        torch_linear: Callable[[Tensor, Any, Tensor | None], Tensor],
+        *,
+        activation_group: int = ACTIVATION_GROUP,
+    ) -> None:
+        self._host = host
+        self._torch_pack, self._torch_linear = torch_pack, torch_linear
+        self._activation_group = activation_group
+        self._tested: set[int] = set()
+        self.unavailable: str | None = None
+
+    def pack_int4(self, weight: Int4Weight, dtype: torch.dtype) -> Any:
+        if dtype == torch.bfloat16 and fits(weight) and self._works(min(weight.group_size, GROUP)):
+            return pack(weight)
+        return self._torch_pack(weight, dtype)
+
+    def __call__(self, x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
+        if not isinstance(packed, PackedRecords):
+            return self._torch_linear(x, packed, bias)
+        if x.dtype != torch.bfloat16:
+            raise ValueError(f"int4_linear: the weights were packed for torch.bfloat16, x is {x.dtype}")
+        x, bias, rows = x.contiguous(), padded_bias(packed, bias), words(x.shape[0])
+        y = torch.empty(x.shape[0], packed.padded_rows, dtype=torch.bfloat16)
+        quantised = self.room(x.shape[0], packed)
+        self._host.run(
+            quantise_stage(self._host, x.data_ptr(), quantised, rows.data_ptr(), packed.K),
+            self.stage(packed, bias, quantised, y.data_ptr(), rows.data_ptr()),
+        )
+        return y if y.shape[1] == packed.N else y[:, : packed.N].contiguous()
+
+    def room(self, rows: int, packed: PackedRecords) -> Quantised:
+        """For the activations of a product with `packed`."""
+        return Quantised.room(rows, packed.K, min(self._activation_group, packed.group_size))
+
+    def stage(
+        self, packed: PackedRecords, bias: Tensor, quantised: Quantised, y: int, rows_at: int
+    ) -> Stage:
+        """The product of what is in `quantised`, to bfloat16 [rows, packed.padded_rows] at address y.
+
+        Args:
+            bias: see `padded_bias`.
+            rows_at: address of the number of rows.
+        """
+        panels, groups, _ = packed.records.shape
+        return product_stage(
+            self._host,
+            Layout(4, packed.group_size),
+            packed.records.data_ptr(),
+            bias.data_ptr(),
+            y,
+            quantised,
+            rows_at,
+            panels,
+            groups,
+        )
+
+    def _works(self, group_size: int) -> bool:
+        """Whether the kernel for a group size is compiled and right; tried once."""
+        if self.unavailable is None and group_size not in self._tested:
+            try:
+                self._test(group_size)
+                self._tested.add(group_size)
+            except Exception as error:  # whatever it is: the torch path can do the work
+                self.unavailable = f"{type(error).__name__}: {error}"
+        return self.unavailable is None
+
+    def _test(self, group_size: int) -> None:
+        """Two small products, compared with the definition.
+
+        Raises:
+            RuntimeError: the compiled kernel is wrong on this machine.
+        """
+        random = torch.Generator().manual_seed(0)
+        n, k = PANEL + 8, 2 * GROUP
+        groups = (n, k // group_size)
+        weight = Int4Weight(
+            q=torch.randint(0, 256, (n, k // 2), dtype=torch.uint8, generator=random),
+            zeros=torch.randint(0, 16, groups, dtype=torch.uint8, generator=random),
+            scales=torch.rand(groups, generator=random).add_(0.1).half(),
+            group_size=group_size,
+        )
+        x = torch.randn(13, k, generator=random).to(torch.bfloat16)
+        expected = x.float() @ weight.dequantize(torch.float32).T
+        packed = pack(weight)
+        for rows in (1, 13):
+            error = (self(x[:rows], packed, None).float() - expected[:rows]).abs().max()
+            if not error <= SELF_TEST_ERROR * expected.abs().max():  # NaN fails too
+                raise RuntimeError(f"the compiled kernel is wrong here: {rows} rows are off by {error:.3g}")
+
+
+def padded_bias(packed: PackedRecords, bias: Tensor | None) -> Tensor:
+    """bfloat16 [packed.padded_rows]: the bias [N], or zeros for None."""
+    if bias is None:
+        return packed.no_bias
+    return F.pad(bias, (0, packed.padded_rows - packed.N)).contiguous()

@@ -1,0 +1,197 @@
+"""The kernel of a product of int8 activations with records of 4-bit or 8-bit weights: how the work is cut.
+
+A piece is one of RANGES ranges of panels for one chunk of rows. Every output is summed by one thread, in the order
+of k, by operations that do not depend on the number of rows or on the piece: a row's result is the same bits in any batch
+and with any number of threads.
+
+Words: RECORDS [PANELS, GROUPS]; BIAS bfloat16 [PANELS * 64], or for 8-bit weights their scales, float32 [PANELS * 64];
+Y [rows, PANELS * 64], bfloat16, for 8-bit weights float32; Q, Q_SCALES, Q_SUMS: see `Quantised`; ROWS_AT: the address of
+the number of rows.
+"""
+
+from llvmlite import ir
+
+from llmcli_kernels.int4_linear.native.block import TILES, Block, Operands
+from llmcli_kernels.int4_linear.native.quantise import Quantised
+from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout
+from llmcli_kernels.native.emit import F32, I8, Emit, Value, const
+from llmcli_kernels.native.host import Host
+from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
+from llmcli_kernels.native.machine import Machine
+
+MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie on the stack (48 KiB)
+RANGES_PER_THREAD = 16  # of panels: a thread that is held up leaves its share to the others
+PREFETCHING = 8  # added to the number of rows, names the form of a block that prefetches
+
+(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, ROWS_AT, GROUPS, PANELS, RANGES) = range(10)  # words
+
+
+def product_stage(
+    host: Host,
+    layout: Layout,
+    records: int,
+    bias: int,
+    y: int,
+    quantised: Quantised,
+    rows_at: int,
+    panels: int,
+    groups: int,
+) -> Stage:
+    """A product over all of `quantised`; records, bias, y and rows_at are addresses."""
+    group = quantised.activation_group
+    variant = f"product {layout.bits} {layout.group_size} {group}"
+    compiled = host.compile(variant, lambda module, machine: emit(module, machine, layout, group))
+    threads = host.team.num_threads()
+    args = words(
+        *(records, bias, y),
+        *(quantised.q.data_ptr(), quantised.scales.data_ptr(), quantised.sums.data_ptr()),
+        *(rows_at, groups, panels, min(panels, RANGES_PER_THREAD * threads) if threads > 1 else 1),
+    )
+    return Stage(compiled.kernel("product"), args)
+
+
+def emit(module: ir.Module, machine: Machine, layout: Layout, activation_group: int) -> None:
+    """The kernel "product"."""
+    _Product(module, machine, layout, activation_group).emit()
+
+
+class _Product:
+    """Emits the kernel; `item_bytes` is what one (row, group) has of Q_SCALES and of Q_SUMS."""
+
+    def __init__(self, module: ir.Module, machine: Machine, layout: Layout, activation_group: int) -> None:
+        self.module, self.machine, self.layout = module, machine, layout
+        self.activation_group = activation_group
+        self.item_bytes = 4 * GROUP // activation_group
+        self.tiles = TILES[machine.name]
+
+    def emit(self) -> None:
+        blocks = self._blocks()
+        pieces_function(self.module, "product", self._count)
+        with function(self.module, "product", 2) as (e, (args, piece)):
+            b = e.b
+            panels, ranges, chunk = word(e, args, PANELS), word(e, args, RANGES), self._chunk(e, args)
+            scratch = b.alloca(I8, MOST_CHUNK * PANEL * 4 + 64)
+            out = b.and_(b.add(b.ptrtoint(scratch, chunk.type), const(63)), const(-64))
+            first_row = b.mul(b.sdiv(piece, ranges), chunk)
+            num_rows = b.sub(e.smaller(b.add(first_row, chunk), self._rows(e, args)), first_row)
+            index = b.srem(piece, ranges)
+            start, stop = (b.sdiv(b.mul(panels, i), ranges) for i in (index, b.add(index, const(1))))
+            with e.each(start, stop) as panel:
+                self._start_sums(e, args, panel, out, num_rows)
+                with e.each(const(0), word(e, args, GROUPS)) as group:
+                    self._add_record(e, args, panel, group, out, first_row, num_rows, blocks)
+                self._finish(e, args, panel, out, first_row, num_rows)
+
+    def _rows(self, e: Emit, args: Value) -> Value:
+        return word(e, word(e, args, ROWS_AT), 0)
+
+    def _num_chunks(self, e: Emit, args: Value) -> Value:
+        return _divide_up(e, self._rows(e, args), const(MOST_CHUNK))
+
+    def _chunk(self, e: Emit, args: Value) -> Value:
+        """Rows of a chunk; only asked for where there are rows."""
+        return _divide_up(e, self._rows(e, args), self._num_chunks(e, args))
+
+    def _count(self, e: Emit, args: Value) -> Value:
+        return e.b.mul(self._num_chunks(e, args), word(e, args, RANGES))
+
+    def _blocks(self) -> dict[int, ir.Function]:
+        """A function for each number of rows, plus PREFETCHING for those that prefetch.
+
+        Where several blocks share a record, the core spends longer on it than the hardware's prefetcher looks ahead.
+        With one block software prefetch only gets in that prefetcher's way; but AVX2 walks a record in strips, which
+        the hardware does not foresee.
+        """
+        machine, forms = self.machine, {}
+        for rows, tiles in self.tiles.items():
+            # Several blocks have at least half the most rows each.
+            shared = 2 * rows >= max(self.tiles) or not machine.vnni
+            for ahead in [0] * machine.vnni + [2 * self.layout.nbytes] * shared:
+                with function(self.module, f"block{rows}_{ahead}", 5, internal=True) as (e, args):
+                    block = Block(e, machine, self.layout, Operands(*args), rows, self.activation_group)
+                    for first_tile in range(0, PANEL // machine.lanes, tiles):
+                        block.emit(first_tile, tiles, ahead)
+                forms[rows + (PREFETCHING if ahead else 0)] = e.function
+        return forms
+
+    def _start_sums(self, e: Emit, args: Value, panel: Value, out: Value, num_rows: Value) -> None:
+        """The sums start as the bias, or as zero."""
+        b, lanes = e.b, self.machine.lanes
+        tiles = range(0, PANEL, lanes)
+        if self.layout.bits == 4:
+            bias = b.add(word(e, args, BIAS), b.mul(panel, const(2 * PANEL)))
+            values = [e.load_floats("bf16", e.at(bias, 2 * i), lanes) for i in tiles]
+        else:
+            values = [ir.Constant(ir.VectorType(F32, lanes), [0.0] * lanes) for _ in tiles]
+        with e.each(const(0), num_rows) as row:
+            to = b.add(out, b.mul(row, const(4 * PANEL)))
+            for i, value in zip(tiles, values, strict=True):
+                e.store(value, e.at(to, 4 * i), 4 * lanes)
+
+    def _add_record(
+        self,
+        e: Emit,
+        args: Value,
+        panel: Value,
+        group: Value,
+        out: Value,
+        first_row: Value,
+        num_rows: Value,
+        blocks: dict[int, ir.Function],
+    ) -> None:
+        """The product with one record, in blocks of about equally many rows."""
+        b, most = e.b, max(self.tiles)
+        rows, groups = self._rows(e, args), word(e, args, GROUPS)
+        index = b.add(b.mul(panel, groups), group)
+        record = b.add(word(e, args, RECORDS), b.mul(index, const(self.layout.nbytes)))
+        q, scales, sums = (word(e, args, i) for i in (Q, Q_SCALES, Q_SUMS))
+        num_blocks = _divide_up(e, num_rows, const(most))
+        prefetching = b.icmp_signed(">", num_blocks, const(1 if self.machine.vnni else 0))
+        with e.each(const(0), num_blocks) as k:
+            start, stop = (b.sdiv(b.mul(num_rows, i), num_blocks) for i in (k, b.add(k, const(1))))
+            item = b.add(b.mul(group, rows), b.add(first_row, start))
+            operands = [
+                record,
+                b.add(q, b.mul(item, const(GROUP))),
+                b.add(scales, b.mul(item, const(self.item_bytes))),
+                b.add(sums, b.mul(item, const(self.item_bytes))),
+                b.add(out, b.mul(start, const(4 * PANEL))),
+            ]
+            form = b.add(b.sub(stop, start), b.select(prefetching, const(PREFETCHING), const(0)))
+            self._call_form(e, form, operands, blocks)
+
+    def _call_form(self, e: Emit, form: Value, operands: list[Value], blocks: dict[int, ir.Function]) -> None:
+        end, none = e.block("done"), e.block("none")
+        switch = e.b.switch(form, none)
+        for number, block in blocks.items():
+            target = e.block(f"form{number}")
+            switch.add_case(const(number), target)
+            e.b.position_at_end(target)
+            e.b.call(block, operands)
+            e.b.branch(end)
+        e.b.position_at_end(none)
+        e.b.unreachable()
+        e.b.position_at_end(end)
+
+    def _finish(
+        self, e: Emit, args: Value, panel: Value, out: Value, first_row: Value, num_rows: Value
+    ) -> None:
+        """The sums to Y: as bfloat16, or times the scales of 8-bit weights as float32."""
+        b, lanes, eight = e.b, self.machine.lanes, self.layout.bits == 8
+        kind, size = ("fp32", 4) if eight else ("bf16", 2)
+        width = b.mul(word(e, args, PANELS), const(size * PANEL))
+        corner = b.add(word(e, args, Y), b.mul(panel, const(size * PANEL)))
+        scales = b.add(word(e, args, BIAS), b.mul(panel, const(4 * PANEL)))
+        with e.each(const(0), num_rows) as row:
+            to = b.add(corner, b.mul(b.add(first_row, row), width))
+            source = b.add(out, b.mul(row, const(4 * PANEL)))
+            for i in range(0, PANEL, lanes):
+                values = e.load_floats("fp32", e.at(source, 4 * i), lanes)
+                if eight:
+                    values = b.fmul(values, e.load_floats("fp32", e.at(scales, 4 * i), lanes))
+                e.store_floats(kind, values, e.at(to, size * i))
+
+
+def _divide_up(e: Emit, x: Value, y: Value) -> Value:
+    """x / y rounded up, for x >= 0 and y > 0."""
+    return e.b.sdiv(e.b.add(x, e.b.sub(y, const(1))), y)

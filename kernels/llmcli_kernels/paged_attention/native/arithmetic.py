@@ -1,0 +1,172 @@
+"""Register arithmetic of attention: products of words, powers of two, transposition.
+
+Knows forms and registers, not memory's layout beyond the distance of rows. Called by `strips` and `softmax`.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from llmcli_kernels.native.emit import F32, I16, I32, Emit, Value, const, splat
+from llmcli_kernels.native.math import fma
+from llmcli_kernels.paged_attention.native.form import Form
+
+# 2^f = 1 + f (c0 + c1 f + ...) over |f| <= 1/2, of the smallest largest relative error: 1.6e-8 and 2.9e-6.
+EXACT = (0.6931471824645996, 0.24022647738456726, 0.055503323674201965, 0.00961843691766262)
+EXACT += (0.0013398873852565885, 0.00015353361959569156)
+ROUGH = (0.6931241750717163, 0.24024099111557007, 0.055906426161527634, 0.009582852944731712)
+# Adding it rounds to a whole number, and leaves that plus float32's exponent bias in the low bits.
+ROUNDER = 1.5 * 2**23 + 127
+LOWEST = -127.0  # its power of two counts as 0
+
+# Adding it to a number of int16's range leaves the rounded number in the low 16 bits.
+INT16_ROUNDER = 1.5 * 2**23
+INT16_LARGEST = 32767.0
+FLOAT_INF_BITS = 0x7F800000
+
+UNROLL = 4
+
+
+def power_of_two(e: Emit, x: Value, coefficients: tuple[float, ...]) -> Value:
+    """2^x of float32 vectors, x <= 0; exactly 1 of 0 and 0 of -inf; NaN of NaN."""
+    b, lanes = e.b, x.type.count
+    lowest, rounder = splat(F32, LOWEST, lanes), splat(F32, ROUNDER, lanes)
+    x = b.select(b.fcmp_ordered("<", x, lowest), lowest, x)
+    shifted = b.fadd(x, rounder)
+    fraction = b.fsub(x, b.fsub(shifted, rounder))
+    value = splat(F32, coefficients[-1], lanes)
+    for coefficient in (*coefficients[-2::-1], 1.0):
+        value = fma(e, value, fraction, splat(F32, coefficient, lanes))
+    exponent = b.shl(b.bitcast(shifted, ir.VectorType(I32, lanes)), splat(I32, 23, lanes))
+    return b.fmul(value, b.bitcast(exponent, x.type))
+
+
+def larger(e: Emit, x: Value, y: Value) -> Value:
+    """One of them where either is NaN."""
+    return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
+
+
+def largest_lane(e: Emit, x: Value) -> Value:
+    """In every lane."""
+    lanes = x.type.count
+    distance = lanes // 2
+    while distance:
+        order = [i ^ distance for i in range(lanes)]
+        x = larger(e, x, shuffle(e, x, x, order))
+        distance //= 2
+    return x
+
+
+def shuffle(e: Emit, x: Value, y: Value, order: list[int]) -> Value:
+    return e.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
+def transposed(e: Emit, rows: list[Value]) -> list[Value]:
+    """Columns of L rows of L lanes of 32 bits.
+
+    Pairs, then fours, of rows are interleaved within 128 bits, each of which then has four rows of one column; then the
+    128 bits change places.
+    """
+    lanes = len(rows)
+    quads = range(lanes // 4)
+
+    def within(x: Value, y: Value, order: tuple[int, ...]) -> Value:
+        return shuffle(e, x, y, [4 * q + i % 4 + (lanes if i >= 4 else 0) for q in quads for i in order])
+
+    parts: list[list[Value]] = []  # [four rows][column of four]
+    for first in range(0, lanes, 4):
+        a, b, c, d = rows[first : first + 4]
+        low, low2 = (within(x, y, (0, 4, 1, 5)) for x, y in ((a, b), (c, d)))
+        high, high2 = (within(x, y, (2, 6, 3, 7)) for x, y in ((a, b), (c, d)))
+        sides = ((low, low2), (high, high2))
+        parts.append([within(x, y, order) for x, y in sides for order in ((0, 1, 4, 5), (2, 3, 6, 7))])
+    columns: list[Value] = [None] * lanes
+    for k in range(4):
+        for q, column in enumerate(_quads_transposed(e, [part[k] for part in parts])):
+            columns[4 * q + k] = column
+    return columns
+
+
+def _quads_transposed(e: Emit, rows: list[Value]) -> list[Value]:
+    """Columns of rows whose elements have 128 bits; two or four of them."""
+    lanes = 4 * len(rows)
+
+    def pick(x: Value, y: Value, quads: tuple[int, ...]) -> Value:
+        return shuffle(e, x, y, [4 * q + i for q in quads for i in range(4)])
+
+    if lanes == 8:
+        return [pick(*rows, quads) for quads in ((0, 2), (1, 3))]
+    low, high = pick(*rows[:2], (0, 1, 4, 5)), pick(*rows[:2], (2, 3, 6, 7))
+    low2, high2 = pick(*rows[2:], (0, 1, 4, 5)), pick(*rows[2:], (2, 3, 6, 7))
+    sides = ((low, low2), (high, high2))
+    return [pick(x, y, quads) for x, y in sides for quads in ((0, 2, 4, 6), (1, 3, 5, 7))]
+
+
+class Product:
+    """Sums of products of words: m rows of one operand, broadcast, by n registers of the other."""
+
+    def __init__(self, e: Emit, form: Form) -> None:
+        self.e, self.form = e, form
+        self.integer = form.arithmetic == "int16"
+        self.lane = I32 if self.integer else F32
+        self.vector = ir.VectorType(self.lane, form.lanes)
+
+    def zeros(self, count: int) -> list[Value]:
+        return [splat(self.lane, 0 if self.integer else 0.0, self.form.lanes)] * count
+
+    def add(
+        self, sums: list[Value], m: int, units: int, left: Value, left_stride: int, right: Value, right_stride: int
+    ) -> list[Value]:
+        """sums [m][n], as one list, plus left [m, units] times right [units, n registers].
+
+        Args:
+            left, right: addresses.
+            left_stride: bytes from row to row of m.
+            right_stride: bytes from unit to unit.
+        """
+        e, b, n, width = self.e, self.e.b, len(sums) // m, 4 * self.form.lanes
+
+        def body(first: Value, sums: list[Value]) -> list[Value]:
+            sums = list(sums)
+            at_left = b.add(left, b.shl(first, const(2)))
+            at_right = b.add(right, b.mul(first, const(right_stride)))
+            for unit in range(UNROLL):
+                columns = [
+                    e.load(self.vector, e.at(at_right, unit * right_stride + i * width), 4) for i in range(n)
+                ]
+                for row in range(m):
+                    word = e.load(self.lane, e.at(at_left, row * left_stride + 4 * unit), 4)
+                    factor = e.broadcast(word, self.form.lanes)
+                    for i, column in enumerate(columns):
+                        sums[row * n + i] = self._multiply_add(sums[row * n + i], factor, column)
+            return sums
+
+        return e.loop(0, units, UNROLL, sums, body)
+
+    def _multiply_add(self, total: Value, x: Value, y: Value) -> Value:
+        e, lanes = self.e, self.form.lanes
+        ints, shorts = ir.VectorType(I32, lanes), ir.VectorType(I16, 2 * lanes)
+        if self.form.arithmetic == "float":
+            return fma(e, x, y, total)
+        if self.form.arithmetic == "bf16":
+            x, y = e.b.bitcast(x, ints), e.b.bitcast(y, ints)
+            return e.call("llvm.x86.avx512bf16.dpbf16ps.512", self.vector, total, x, y)
+        if lanes == 16:
+            return e.call("llvm.x86.avx512.vpdpwssd.512", ints, total, x, y)
+        x, y = e.b.bitcast(x, shorts), e.b.bitcast(y, shorts)
+        return e.b.add(total, e.call("llvm.x86.avx2.pmadd.wd", ints, x, y))
+
+
+# Rows of a block and registers of columns, largest first; the smaller ones take what is left of the rows.
+BLOCKS = {16: ((8, 2), (4, 4), (2, 4), (1, 8)), 8: ((4, 2), (2, 4), (1, 4))}
+
+
+def in_blocks(e: Emit, lanes: int, rows: Value, emit: Callable[[int, int, Value], None]) -> None:
+    """All of `rows`: emit(m, n, first row) does m of them."""
+    b, (largest, *smaller) = e.b, BLOCKS[lanes]
+    m, n = largest
+    with e.each(const(0), b.and_(rows, const(-m)), m) as first:
+        emit(m, n, first)
+    for m, n in smaller:
+        with b.if_then(b.icmp_signed("!=", b.and_(rows, const(m)), const(0))):
+            emit(m, n, b.and_(rows, const(-2 * m)))
