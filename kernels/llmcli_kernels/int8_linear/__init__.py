@@ -68,7 +68,8 @@ class Int8Weight:
             largest = wide.abs().amax(dim=1)
             finite = largest.isfinite()
             scales[rows] = torch.where(finite, largest / 127, torch.nan)
-            inverse = torch.where(finite & (largest > 0), 127 / largest, 0.0)
+            inverse = 127 / largest
+            inverse = torch.where(finite & inverse.isfinite(), inverse, 0.0)
             q[rows] = torch.where(finite.unsqueeze(1), wide * inverse.unsqueeze(1), 0.0).round_()
         return Int8Weight(q.to(weight.device), scales.to(weight.device))
 

@@ -17,6 +17,7 @@ from llmcli_kernels.int4_linear.native.product import product_stage
 from llmcli_kernels.int4_linear.native.quantise import Quantised, quantise_stage
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout
 from llmcli_kernels.int8_linear import Int8Weight
+from llmcli_kernels.int8_linear.native_pack import pack_stage
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
 
@@ -70,7 +71,7 @@ class NativeInt8Linear:
 
     def pack_int8(self, weight: Tensor) -> Any:
         fits = weight.dtype == torch.bfloat16 and weight.shape[1] % GROUP == 0 and weight.numel() > 0
-        return pack(weight) if fits else self._fallback_pack(weight)
+        return self._pack(weight.contiguous()) if fits else self._fallback_pack(weight)
 
     def __call__(self, x: Tensor, packed: Any) -> Tensor:
         if not isinstance(packed, PackedBytes):
@@ -83,6 +84,18 @@ class NativeInt8Linear:
             self.stage(packed, quantised, y.data_ptr(), rows.data_ptr()),
         )
         return y if y.shape[1] == packed.N else y[:, : packed.N].contiguous()
+
+    def _pack(self, weight: Tensor) -> PackedBytes:
+        n, k = weight.shape
+        panels, full = -(-n // PANEL), n // PANEL
+        records = torch.empty(panels, k // GROUP, Layout(8).nbytes, dtype=torch.int8)
+        scales = torch.empty(panels * PANEL, dtype=torch.float32)
+        stages = [pack_stage(self._host, weight, records[:full], scales)]
+        if panels > full:
+            last = F.pad(weight[full * PANEL :], (0, 0, 0, -n % PANEL))
+            stages.append(pack_stage(self._host, last, records[full:], scales[full * PANEL :]))
+        self._host.run(*stages)
+        return PackedBytes(records, scales, n)
 
     def room(self, rows: int, packed: PackedBytes) -> Quantised:
         """For the activations of a product with `packed`."""
@@ -105,7 +118,7 @@ class NativeInt8Linear:
 
 
 def pack(weight: Tensor) -> PackedBytes:
-    """The records of bfloat16 [N, K], K a multiple of 128."""
+    """The records of bfloat16 [N, K], K a multiple of 128, in torch: what the kernel's are compared with."""
     n, k = weight.shape
     panels, groups = -(-n // PANEL), k // GROUP
     records = torch.zeros(panels, groups, Layout(8).nbytes, dtype=torch.int8)
