@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmcli_kernels.activations import LinearOutput
 from llmcli_kernels.decoder import DecoderParts, FusedDecoder, no_fusion
-from llmcli_kernels.int4_linear import Int4Weight, check_int4_linear, check_pack_int4
+from llmcli_kernels.int4_linear import Int4Matrix, check_int4_linear, check_pack_int4
 from llmcli_kernels.int8_linear import check_int8_linear, check_pack_int8
 from llmcli_kernels.paged_attention import AttentionBatch, check_paged_attention
 from llmcli_kernels.paged_kv import PagedKV
@@ -48,7 +48,7 @@ class KernelSet:
     add_rms_norm: Callable[[LinearOutput, Tensor, Tensor, float], Tensor]
     rope_kv_write: Callable[[LinearOutput, Tensor, Tensor, Tensor, PagedKV, int, QKNorm | None], Tensor]
     paged_attention: Callable[[Tensor, PagedKV, AttentionBatch, float, int | None, float | None], Tensor]
-    pack_int4: Callable[[Int4Weight, torch.dtype], Any]
+    pack_int4: Callable[[Int4Matrix, torch.dtype], Any]
     int4_linear: Callable[[Tensor, Any, Tensor | None], LinearOutput]
     pack_int8: Callable[[Tensor], Any]
     int8_linear: Callable[[Tensor, Any], Tensor]
@@ -136,7 +136,9 @@ def _cpu_set(tuning_file: Path | None) -> KernelSet:
         from llmcli_kernels.native.object_cache import default_folder
 
         host = Host(default_folder())
-    except Exception as error:  # another system or processor, no llvmlite: whatever it is, torch can do the work
+    except (
+        Exception
+    ) as error:  # another system or processor, no llvmlite: whatever it is, torch can do the work
         return replace(torch_set, without_native=f"{type(error).__name__}: {error}")
     return _with_native_kernels(host, torch_set)
 

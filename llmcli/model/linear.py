@@ -13,6 +13,9 @@ from torch import Tensor
 from llmcli_kernels import KernelSet
 from llmcli_kernels.activations import LinearOutput, as_tensor
 from llmcli_kernels.int4_linear import Int4Weight, PackedInt4
+from llmcli_kernels.int4_linear.forms import Int4Columns, Int4Stack
+
+Int4 = Int4Weight | Int4Columns
 
 
 class Linear(Protocol):
@@ -66,7 +69,7 @@ class ConcatLinear:
 
 
 def merge(
-    weights: Sequence[Tensor | Int4Weight],
+    weights: Sequence[Tensor | Int4],
     biases: Sequence[Tensor | None],
     kernels: KernelSet,
     dtype: torch.dtype,
@@ -74,27 +77,27 @@ def merge(
     """One layer for several matrices that share their input, in order.
 
     Args:
-        weights: dense [N_i, K] tensors or Int4Weights.
+        weights: dense [N_i, K] tensors or 4-bit ones.
         biases: one for each weight, [N_i] or None.
     """
-    if all(isinstance(weight, Int4Weight) for weight in weights):
-        int4 = [weight for weight in weights if isinstance(weight, Int4Weight)]
-        if len({weight.group_size for weight in int4}) == 1:
-            whole = int4[0] if len(int4) == 1 else Int4Weight.cat(int4)
-            return Int4Linear(kernels, kernels.pack_int4(whole, dtype), _merge_biases(weights, biases, dtype))
-    elif all(isinstance(weight, Tensor) for weight in weights):
-        dense = [weight for weight in weights if isinstance(weight, Tensor)]
-        whole_dense = dense[0] if len(dense) == 1 else torch.cat(dense)
-        return DenseLinear(whole_dense, _merge_biases(weights, biases, dtype))
+    dense = [weight for weight in weights if isinstance(weight, Tensor)]
+    int4 = [weight for weight in weights if not isinstance(weight, Tensor)]
+    if not int4:
+        whole = dense[0] if len(dense) == 1 else torch.cat(dense)
+        return DenseLinear(whole, _merge_biases(weights, biases, dtype))
+    if not dense and len({weight.group_size for weight in int4}) == 1:
+        matrix = int4[0] if len(int4) == 1 else Int4Stack(tuple(int4))
+        packed = kernels.pack_int4(matrix, dtype)
+        return Int4Linear(kernels, packed, _merge_biases(weights, biases, dtype))
     return ConcatLinear([merge([w], [b], kernels, dtype) for w, b in zip(weights, biases, strict=True)])
 
 
 def _merge_biases(
-    weights: Sequence[Tensor | Int4Weight], biases: Sequence[Tensor | None], dtype: torch.dtype
+    weights: Sequence[Tensor | Int4], biases: Sequence[Tensor | None], dtype: torch.dtype
 ) -> Tensor | None:
     if all(bias is None for bias in biases):
         return None
-    sizes = [w.N if isinstance(w, Int4Weight) else w.shape[0] for w in weights]
+    sizes = [w.shape[0] if isinstance(w, Tensor) else w.N for w in weights]
     return torch.cat(
         [torch.zeros(n, dtype=dtype) if b is None else b for n, b in zip(sizes, biases, strict=True)]
     )

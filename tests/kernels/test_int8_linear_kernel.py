@@ -9,7 +9,15 @@ from llmcli_kernels.int8_linear import Int8Weight
 from tests.kernels.bounds import assert_close
 
 BF16 = torch.bfloat16
-SHAPES = [(1, 64, 128), (3, 1, 128), (2, 65, 256), (1, 1000, 2048), (7, 320, 896), (200, 129, 384), (2, 72, 96)]
+SHAPES = [
+    (1, 64, 128),
+    (3, 1, 128),
+    (2, 65, 256),
+    (1, 1000, 2048),
+    (7, 320, 896),
+    (200, 129, 384),
+    (2, 72, 96),
+]
 
 
 def exact_product(x: Tensor, weight: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_gemm_integers_zeros_and_scales_equal_autoawqs_own_unpacking(n: int, k: 
     qzeros = torch.randint(-(2**31), 2**31, (k // group, n // 8), generator=generator).to(torch.int32)
     scales = torch.rand(k // group, n, generator=generator).half()
     integers, zeros = packing.reverse_awq_order(*packing.unpack_awq(qweight, qzeros, 4), 4)
-    weight = awq.from_gemm(qweight, qzeros, scales, group)
+    weight = awq.from_gemm(qweight, qzeros, scales, group).plain()
     assert torch.equal(weight.integers(), (integers & 15).t().to(torch.uint8))
     assert torch.equal(weight.zeros, (zeros & 15).t().to(torch.uint8))
     assert torch.equal(weight.scales, scales.t())
@@ -71,7 +71,7 @@ def test_both_forms_give_back_what_was_packed(form: str, group: int) -> None:
     matrix = random_quantized(40, 512, group, seed=group)
     parts = (pack_gemm if form == "gemm" else pack_gemv)(matrix)
     read = awq.from_gemm if form == "gemm" else awq.from_gemv
-    weight = read(parts["qweight"], parts["qzeros"], parts["scales"].contiguous(), group)
+    weight = read(parts["qweight"], parts["qzeros"], parts["scales"].contiguous(), group).plain()
     assert torch.equal(weight.integers(), matrix.q.to(torch.uint8))
     assert torch.equal(weight.zeros, matrix.zeros.to(torch.uint8))
     assert torch.equal(weight.scales, matrix.scales)

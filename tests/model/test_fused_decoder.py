@@ -21,7 +21,11 @@ CONFIG = base_config(
 )
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
-    "qwen2: biases": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen2: biases": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "tie_word_embeddings": True,
+    },
     "qwen3: norms of heads": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
     "mistral: a sliding window": {
         "architectures": ["MistralForCausalLM"],

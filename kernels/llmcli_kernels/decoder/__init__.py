@@ -2,8 +2,9 @@
 
 Owns how a decoder's layers are described to a kernel set, and nothing of how they run. A kernel set's `fuse_decoder`
 takes such a description and the cache, and hands back a `FusedDecoder`, or None for what it can not run as one; the
-caller then goes through the operations one by one. Both compute the same: RMS norm, merged q/k/v projection, rope and the cache write,
-paged attention, o projection, RMS norm, merged gate/up projection, SiLU · mul, down projection (Llama, arXiv 2302.13971).
+caller then goes through the operations one by one. Both compute the same: RMS norm, merged q/k/v projection, rope and
+the cache write, paged attention, o projection, RMS norm, merged gate/up projection, SiLU · mul, down projection (Llama,
+arXiv 2302.13971).
 """
 
 from dataclasses import dataclass

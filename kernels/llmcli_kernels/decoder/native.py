@@ -1,7 +1,7 @@
 """A decoder's layers as one native program: one call a step, nothing of Python between the layers.
 
-Owns the order of the stages and the memory between them. The stages are the operations' own kernels, so a step's numbers
-are those of the operations called one by one. Called by `KernelSet.fuse_decoder` of the set "cpu".
+Owns the order of the stages and the memory between them. The stages are the operations' own kernels, so a step's
+numbers are those of the operations called one by one. Called by `KernelSet.fuse_decoder` of the set "cpu".
 """
 
 from dataclasses import dataclass
@@ -37,23 +37,24 @@ class NativeDecoder:
         self._host, self._int4, self._parts, self._kvs = host, int4, parts, kvs
         self._pass: _Pass | None = None
 
-    def __call__(
-        self, hidden: Tensor, positions: Tensor, slots: Tensor, attention: AttentionBatch
-    ) -> Tensor:
+    def __call__(self, hidden: Tensor, positions: Tensor, slots: Tensor, attention: AttentionBatch) -> Tensor:
         rows = hidden.shape[0]
         if self._pass is None or self._pass.most_rows < rows:
             most_rows = max(LEAST_ROWS, 1 << (rows - 1).bit_length())
             self._pass = _Pass(self._host, self._int4, self._parts, self._kvs, most_rows)
         return self._pass.run(hidden, positions, slots, attention)
 
+    def profile(self) -> dict[str, float]:
+        """Seconds of each kernel when the last step's stages are run again one by one, on what they left behind."""
+        assert self._pass is not None, "no step has run"
+        return self._pass.program.profile()
+
 
 def fuse(
     host: Host, int4: NativeInt4Linear, parts: DecoderParts, kvs: tuple[PagedKV, ...]
 ) -> FusedDecoder | None:
     """A program for these layers; None where a stage has no native kernel."""
-    linears = [
-        linear for layer in parts.layers for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)
-    ]
+    linears = [linear for layer in parts.layers for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)]
     norms = [parts.norm, *(norm for layer in parts.layers for norm in (layer.input_norm, layer.post_norm))]
     heads, hidden, rotary = parts.num_heads, parts.norm.shape[0], parts.cos_sin.shape[1]
     covered = (
@@ -102,18 +103,17 @@ class _Pass:
         self._biases: list[Tensor] = []  # kept alive for the stages
         # What changes from step to step: the kernels' words point here.
         self._step = words(0, 0, 0)
-        self._rows_at, self._positions_at, self._slots_at = (
-            self._step.data_ptr() + 8 * i for i in range(3)
-        )
+        self._rows_at, self._positions_at, self._slots_at = (self._step.data_ptr() + 8 * i for i in range(3))
+        self._kept: list[object] = []
         windows = {layer.sliding_window for layer in parts.layers}
         self._plan_blocks = {window: words(*[0] * NUM_WORDS) for window in windows}
-        self._program = Program(host, self._stages())
+        self.program = Program(host, self._stages())
 
     def run(self, hidden: Tensor, positions: Tensor, slots: Tensor, attention: AttentionBatch) -> Tensor:
         rows = hidden.shape[0]
         self._rows.residual[:rows].copy_(hidden)
         self._step[:] = words(rows, positions.data_ptr(), slots.data_ptr())
-        kept = []  # until the program has run
+        self._kept = [positions, slots]  # the program points at them, and at what follows
         for window, block in self._plan_blocks.items():
             kv, heads = self._kvs[0], self._parts.num_heads
             made = plan(
@@ -124,8 +124,8 @@ class _Pass:
                 window=window,
             )
             block.copy_(made.block())
-            kept.append(made)
-        self._program.run()
+            self._kept.append(made)
+        self.program.run()
         return self._rows.normed[:rows]
 
     def _stages(self) -> list[Stage]:

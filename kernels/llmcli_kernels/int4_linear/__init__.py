@@ -1,12 +1,12 @@
 """Linear layers with 4-bit weights in groups along k (AWQ, Lin et al., 2023): w[n, k] = (q - zero) * scale.
 
-Owns `Int4Weight`, the one form that every checkpoint format is normalised to, and the shared argument checks.
+Owns `Int4Weight`, the plain form that every checkpoint format can be brought to, and the shared argument checks.
 Does not know checkpoint formats, nor the packed layouts of the implementations.
 
     pack_int4(weight, dtype) -> packed
         The layout that int4_linear of the same kernel set wants for activations of `dtype` (float32,
         bfloat16 or float16). Whatever it is, it has N, K and nbytes, and holds the weights once. `weight` is
-        not needed after.
+        an `Int4Weight` or another form (`forms.py`), and is not needed after.
     int4_linear(x, packed, bias) -> y
         x [M, K] of the dtype that was packed for (rows contiguous), bias [N] of that dtype or None; y [M, N]
         = x @ w.T + bias in x.dtype, summed in float32.
@@ -69,6 +69,10 @@ class Int4Weight:
     def nbytes(self) -> int:
         return sum(part.numel() * part.element_size() for part in (self.q, self.zeros, self.scales))
 
+    def plain(self) -> "Int4Weight":
+        """Itself: see `Int4Columns.plain`."""
+        return self
+
     def integers(self) -> Tensor:
         """The nibbles, uint8 [N, K]."""
         return torch.stack((self.q & 15, self.q >> 4), dim=-1).reshape(self.N, self.K)
@@ -95,6 +99,18 @@ class Int4Weight:
         )
 
 
+class Int4Matrix(Protocol):
+    """What `pack_int4` is given: `Int4Weight`, or another form that can be brought to it."""
+
+    @property
+    def N(self) -> int: ...
+    @property
+    def K(self) -> int: ...
+    @property
+    def group_size(self) -> int: ...
+    def plain(self) -> Int4Weight: ...
+
+
 class PackedInt4(Protocol):
     """What is known of every implementation's packed weights."""
 
@@ -106,7 +122,7 @@ class PackedInt4(Protocol):
     def nbytes(self) -> int: ...
 
 
-def check_pack_int4(weight: Int4Weight, dtype: torch.dtype) -> None:
+def check_pack_int4(weight: Int4Matrix, dtype: torch.dtype) -> None:
     """Raise a ValueError for a dtype that no implementation computes in."""
     if dtype not in ACTIVATION_DTYPES:
         raise ValueError(

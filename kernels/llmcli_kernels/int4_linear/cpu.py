@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear import Int4Matrix
 
 # Up to here the fused operator beats expanding the weights (Zen 4, one and two threads).
 FEW_ROWS = 32
@@ -55,7 +55,8 @@ class PackedInt4:
         return self.blocks.nbytes + self.scale_shift.nbytes
 
 
-def pack_int4(weight: Int4Weight, dtype: torch.dtype) -> PackedInt4:
+def pack_int4(weight: Int4Matrix, dtype: torch.dtype) -> PackedInt4:
+    weight = weight.plain()
     group_size = next((g for g in FUSED_GROUP_SIZES if weight.group_size % g == 0), weight.group_size)
     block_size = _fused_block_size() if dtype == torch.bfloat16 and group_size in FUSED_GROUP_SIZES else None
     blocks = torch.cat([_to_blocks(part, block_size or 64) for part in weight.q.split(1024)])

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 
 
-def pack_int4(weight: Int4Weight, dtype: torch.dtype) -> Int4Weight:
-    return weight
+def pack_int4(weight: Int4Matrix, dtype: torch.dtype) -> Int4Weight:
+    return weight.plain()
 
 
 def int4_linear(x: Tensor, packed: Int4Weight, bias: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmcli_kernels.activations import LinearOutput, Partials
 from llmcli_kernels.gpu import Gpu
-from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 from llmcli_kernels.int4_linear.triton_dequantize import launch_dequantize
 from llmcli_kernels.int4_linear.triton_layout import TILE_K, TILE_ROWS, TiledInt4, fits_tiles, to_tiles
 from llmcli_kernels.int4_linear.triton_skinny import launch_skinny, subnormals_survive
@@ -63,9 +63,10 @@ class TritonInt4Linear:
         """Memory that is kept for dequantized weights."""
         return 0 if self._panel is None else self._panel.nbytes
 
-    def pack_int4(self, weight: Int4Weight, dtype: torch.dtype) -> TiledInt4 | Int4Weight:
+    def pack_int4(self, weight: Int4Matrix, dtype: torch.dtype) -> TiledInt4 | Int4Weight:
         """Tiles, for every dtype; the weight itself where K or the groups do not fill tiles."""
-        return to_tiles(weight) if fits_tiles(weight) else weight
+        plain = weight.plain()
+        return to_tiles(plain) if fits_tiles(plain) else plain
 
     def __call__(self, x: Tensor, packed: TiledInt4 | Int4Weight, bias: Tensor | None) -> LinearOutput:
         rows = x.contiguous()

@@ -53,7 +53,9 @@ def emit(module: ir.Module) -> None:
             # Each turn takes LANES words of every row; the words of all records follow each other.
             with e.each(const(0), b.mul(groups, const(GROUP // 4)), LANES) as first_word:
                 at = b.mul(first_word, const(8))
-                words_ = [_words(e, b.add(row, at), inverse) for row, inverse in zip(rows, inverses, strict=True)]
+                words_ = [
+                    _words(e, b.add(row, at), inverse) for row, inverse in zip(rows, inverses, strict=True)
+                ]
                 to = b.add(out, b.mul(first_word, const(4 * PANEL)))
                 for i, value in enumerate(transpose_lanes(e, words_)):
                     e.store(value, e.at(to, i * 4 * PANEL), 4)
@@ -71,7 +73,9 @@ def _emit_peak(module: ir.Module) -> ir.Function:
         b.store(splat(I32, 0, LANES), most)
         with e.each(const(0), row_bytes, 2 * GROUP) as offset:
             at = b.add(row, offset)
-            values = [b.bitcast(e.load_floats("bf16", e.at(at, 2 * k), LANES), INTS) for k in range(0, GROUP, LANES)]
+            values = [
+                b.bitcast(e.load_floats("bf16", e.at(at, 2 * k), LANES), INTS) for k in range(0, GROUP, LANES)
+            ]
             sizes = [b.and_(value, splat(I32, 0x7FFFFFFF, LANES)) for value in values]
             b.store(larger(b.load(most), e.pairwise(larger, sizes)), most)
         b.ret(e.call(f"llvm.vector.reduce.umax.v{LANES}i32", I32, b.load(most)))
@@ -102,5 +106,7 @@ def _words(e: Emit, weights: Value, inverse: Value) -> Value:
     while len(quarters) > 1:
         count = 2 * quarters[0].type.count
         places = ir.Constant(ir.VectorType(I32, count), list(range(count)))
-        quarters = [b.shuffle_vector(x, y, places) for x, y in zip(quarters[::2], quarters[1::2], strict=True)]
+        quarters = [
+            b.shuffle_vector(x, y, places) for x, y in zip(quarters[::2], quarters[1::2], strict=True)
+        ]
     return b.bitcast(quarters[0], INTS)

@@ -59,7 +59,7 @@ class Compiled:
         return self._engine.get_function_address(name)
 
     def kernel(self, name: str) -> Kernel:
-        return Kernel(self.address(f"{name}_pieces"), self.address(name))
+        return Kernel(name, self.address(f"{name}_pieces"), self.address(name))
 
 
 def _address_in_libc(name: str) -> int:

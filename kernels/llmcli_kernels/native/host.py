@@ -32,7 +32,9 @@ class Host:
         here = machines_here()
         name = machine_name or next(iter(here), "")
         if name not in here:
-            raise RuntimeError(f"no {name} here" if name else "the processor has neither AVX-512 VNNI nor AVX2")
+            raise RuntimeError(
+                f"no {name} here" if name else "the processor has neither AVX-512 VNNI nor AVX2"
+            )
         self.machine = MACHINES[name]
         self.team = Team()
         self._cache_folder = cache_folder

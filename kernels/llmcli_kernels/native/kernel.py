@@ -12,8 +12,9 @@ from llmcli_kernels.native.emit import I64, VOID, Emit, Value
 
 
 class Kernel(NamedTuple):
-    """Addresses of NAME_pieces and NAME, see the package."""
+    """Its name, and the addresses of NAME_pieces and NAME, see the package."""
 
+    name: str
     pieces: int
     piece: int
 

@@ -6,6 +6,7 @@ was stopped in the middle of a piece.
 """
 
 import ctypes
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,8 @@ class Program:
 
     def __init__(self, host: "Host", stages: Sequence[Stage]) -> None:
         self._host = host
-        self._arguments = [stage.args for stage in stages]  # kept alive
-        entries = [word for stage in stages for word in (*stage.kernel, stage.args.data_ptr())]
+        self._given = tuple(stages)  # kept alive
+        entries = [word for kernel, args in stages for word in (kernel.pieces, kernel.piece, args.data_ptr())]
         self._stages = torch.tensor(entries, dtype=torch.int64)
         self._counters = torch.zeros(len(stages) * COUNTER_BYTES + COUNTER_BYTES, dtype=torch.uint8)
         first = -self._counters.data_ptr() % COUNTER_BYTES + self._counters.data_ptr()
@@ -41,6 +42,17 @@ class Program:
         first, size = self._to_clear
         ctypes.memset(first, 0, size)
         self._host.call(self._state.data_ptr())
+
+    def profile(self) -> dict[str, float]:
+        """Run once, stage by stage: the seconds of each kernel, what a call costs included."""
+        seconds: dict[str, float] = {}
+        for stage in self._given:
+            alone = Program(self._host, (stage,))
+            started = time.perf_counter()
+            alone.run()
+            name = stage.kernel.name
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
+        return seconds
 
 
 def emit_run(module: ir.Module) -> None:

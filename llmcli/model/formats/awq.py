@@ -1,4 +1,4 @@
-"""AWQ (arXiv 2306.00978) as AutoAWQ stores it, turned into `Int4Weight` bit for bit.
+"""AWQ (arXiv 2306.00978) as AutoAWQ stores it, as what kernel sets pack, bit for bit.
 
     gemm   qweight int32 [K, N/8], qzeros int32 [K/g, N/8], scales float16 [K/g, N];
            nibble j of a word belongs to column [0, 2, 4, 6, 1, 3, 5, 7][j] of its eight
@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear.forms import Int4Columns
 
-NIBBLE_OF_COLUMN = (0, 4, 1, 5, 2, 6, 3, 7)
-COLUMNS_OF_LOW = (0, 4, 1, 5)  # of the low nibble of each byte of a word; COLUMNS_OF_HIGH of the high one
-COLUMNS_OF_HIGH = (2, 6, 3, 7)
-LOW_NIBBLES = 0x0F0F0F0F
+COLUMN_OF_NIBBLE = (0, 2, 4, 6, 1, 3, 5, 7)
 SYMMETRIC_ZERO = 8
 
 
@@ -37,57 +35,26 @@ def gemv_zeros_width(k: int, group_size: int) -> int:
     return -(-words // step) * step
 
 
-def from_gemm(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size: int) -> Int4Weight:
-    """Normalise the gemm form; qzeros None means symmetric."""
-    n, groups = scales.shape[1], scales.shape[0]
-    zeros = _symmetric_zeros(n, groups, scales) if qzeros is None else _columns(qzeros).t().contiguous()
-    return Int4Weight(
-        q=_rows_of_pairs(qweight),
-        zeros=zeros,
-        scales=scales.t().contiguous(),
-        group_size=group_size,
-    )
+def from_gemm(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size: int) -> Int4Columns:
+    """The gemm form as it lies; qzeros None means symmetric."""
+    if qzeros is None:
+        groups, n = scales.shape
+        zeros = torch.full((groups, n // 2), SYMMETRIC_ZERO * 0x11, dtype=torch.uint8, device=scales.device)
+        qzeros = zeros.view(torch.int32)
+    return Int4Columns(qweight, qzeros, scales, group_size, COLUMN_OF_NIBBLE)
 
 
 def from_gemv(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size: int) -> Int4Weight:
-    """Normalise the gemv form; its bytes are in the internal order already."""
+    """The gemv form without the padding of its groups; its q are as it lies."""
     n, groups = qweight.shape[0], qweight.shape[1] * 8 // group_size
     if qzeros is None:
-        zeros = _symmetric_zeros(n, groups, scales)
+        zeros = torch.full((n, groups), SYMMETRIC_ZERO, dtype=torch.uint8, device=scales.device)
     else:
         packed = qzeros.contiguous().view(torch.uint8)
         zeros = torch.stack((packed & 15, packed >> 4), dim=-1).reshape(n, -1)[:, :groups].contiguous()
     return Int4Weight(
-        q=qweight.contiguous().view(torch.uint8).clone(),
+        q=qweight.contiguous().view(torch.uint8),
         zeros=zeros,
         scales=scales[:, :groups].contiguous(),
         group_size=group_size,
     )
-
-
-def _rows_of_pairs(qweight: Tensor) -> Tensor:
-    """gemm words int32 [K, N/8] -> uint8 [N, K/2], two neighbouring k a byte.
-
-    Pairs are made on whole words, four columns at a time, so that only words and bytes have to change places.
-    """
-    even, odd = qweight[0::2], qweight[1::2]
-    low = (even & LOW_NIBBLES) | ((odd & LOW_NIBBLES) << 4)
-    high = ((even >> 4) & LOW_NIBBLES) | (odd & ~LOW_NIBBLES)
-    pairs, eighth = even.shape
-    rows = torch.empty((eighth, 8, pairs), dtype=torch.uint8, device=qweight.device)
-    for words, columns in ((low, COLUMNS_OF_LOW), (high, COLUMNS_OF_HIGH)):
-        by_column = words.t().contiguous().view(torch.uint8).view(eighth, pairs, 4)
-        for byte, column in enumerate(columns):
-            rows[:, column] = by_column[:, :, byte]
-    return rows.view(eighth * 8, pairs)
-
-
-def _symmetric_zeros(n: int, groups: int, scales: Tensor) -> Tensor:
-    return torch.full((n, groups), SYMMETRIC_ZERO, dtype=torch.uint8, device=scales.device)
-
-
-def _columns(words: Tensor) -> Tensor:
-    """int32 [R, N/8] in gemm order -> uint8 [R, N], one nibble a byte."""
-    packed = words.contiguous().view(torch.uint8).view(words.shape[0], -1, 4)
-    nibbles = torch.stack((packed & 15, packed >> 4), dim=-1).view(words.shape[0], -1, 8)
-    return nibbles[:, :, NIBBLE_OF_COLUMN].reshape(words.shape[0], -1)

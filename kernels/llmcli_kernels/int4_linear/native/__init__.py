@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear import Int4Matrix
+from llmcli_kernels.int4_linear.forms import Int4Columns
 from llmcli_kernels.int4_linear.native.product import product_stage
 from llmcli_kernels.int4_linear.native.quantise import Quantised, quantise_stage
-from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, PackedRecords, fits, pack
+from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, PackedRecords, fits
+from llmcli_kernels.int4_linear.native.to_records import parts_of, to_records
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
 
@@ -38,7 +40,7 @@ class NativeInt4Linear:
     def __init__(
         self,
         host: Host,
-        torch_pack: Callable[[Int4Weight, torch.dtype], Any],
+        torch_pack: Callable[[Int4Matrix, torch.dtype], Any],
         torch_linear: Callable[[Tensor, Any, Tensor | None], Tensor],
         *,
         activation_group: int = ACTIVATION_GROUP,
@@ -46,12 +48,14 @@ class NativeInt4Linear:
         self._host = host
         self._torch_pack, self._torch_linear = torch_pack, torch_linear
         self._activation_group = activation_group
-        self._tested: set[int] = set()
+        self._tested: set[tuple[type, int]] = set()
         self.unavailable: str | None = None
 
-    def pack_int4(self, weight: Int4Weight, dtype: torch.dtype) -> Any:
-        if dtype == torch.bfloat16 and fits(weight) and self._works(min(weight.group_size, GROUP)):
-            return pack(weight)
+    def pack_int4(self, weight: Int4Matrix, dtype: torch.dtype) -> Any:
+        if dtype == torch.bfloat16 and fits(weight):
+            parts, group_size = parts_of(weight), min(weight.group_size, GROUP)
+            if all(self._works(type(part), group_size) for part in parts):
+                return to_records(self._host, parts)
         return self._torch_pack(weight, dtype)
 
     def __call__(self, x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
@@ -72,9 +76,7 @@ class NativeInt4Linear:
         """For the activations of a product with `packed`."""
         return Quantised.room(rows, packed.K, min(self._activation_group, packed.group_size))
 
-    def stage(
-        self, packed: PackedRecords, bias: Tensor, quantised: Quantised, y: int, rows_at: int
-    ) -> Stage:
+    def stage(self, packed: PackedRecords, bias: Tensor, quantised: Quantised, y: int, rows_at: int) -> Stage:
         """The product of what is in `quantised`, to bfloat16 [rows, packed.padded_rows] at address y.
 
         Args:
@@ -94,17 +96,17 @@ class NativeInt4Linear:
             groups,
         )
 
-    def _works(self, group_size: int) -> bool:
-        """Whether the kernel for a group size is compiled and right; tried once."""
-        if self.unavailable is None and group_size not in self._tested:
+    def _works(self, form: type, group_size: int) -> bool:
+        """Whether the kernels for a form of weights and a group size are compiled and right; tried once."""
+        if self.unavailable is None and (form, group_size) not in self._tested:
             try:
-                self._test(group_size)
-                self._tested.add(group_size)
+                self._test(form, group_size)
+                self._tested.add((form, group_size))
             except Exception as error:  # whatever it is: the torch path can do the work
                 self.unavailable = f"{type(error).__name__}: {error}"
         return self.unavailable is None
 
-    def _test(self, group_size: int) -> None:
+    def _test(self, form: type, group_size: int) -> None:
         """Two small products, compared with the definition.
 
         Raises:
@@ -112,16 +114,18 @@ class NativeInt4Linear:
         """
         random = torch.Generator().manual_seed(0)
         n, k = PANEL + 8, 2 * GROUP
-        groups = (n, k // group_size)
-        weight = Int4Weight(
-            q=torch.randint(0, 256, (n, k // 2), dtype=torch.uint8, generator=random),
-            zeros=torch.randint(0, 16, groups, dtype=torch.uint8, generator=random),
-            scales=torch.rand(groups, generator=random).add_(0.1).half(),
+        groups = k // group_size
+        columns = Int4Columns(
+            words=torch.randint(-(2**31), 2**31, (k, n // 8), generator=random).to(torch.int32),
+            zeros=torch.randint(-(2**31), 2**31, (groups, n // 8), generator=random).to(torch.int32),
+            scales=torch.rand(groups, n, generator=random).add_(0.1).half(),
             group_size=group_size,
+            order=tuple(range(8)),
         )
+        weight = columns.plain()
         x = torch.randn(13, k, generator=random).to(torch.bfloat16)
         expected = x.float() @ weight.dequantize(torch.float32).T
-        packed = pack(weight)
+        packed = to_records(self._host, [columns if form is Int4Columns else weight])
         for rows in (1, 13):
             error = (self(x[:rows], packed, None).float() - expected[:rows]).abs().max()
             if not error <= SELF_TEST_ERROR * expected.abs().max():  # NaN fails too

@@ -80,7 +80,9 @@ class Block:
                 zero = splat(I32, self._zero_of_bytes(), lanes)
             else:
                 at = self.layout.zeros + self._lane(part, tile)
-                zero = e.b.zext(e.load(ir.VectorType(I8, lanes), e.at(self.operands.record, at), 8), self.ints)
+                zero = e.b.zext(
+                    e.load(ir.VectorType(I8, lanes), e.at(self.operands.record, at), 8), self.ints
+                )
             zero = e.b.bitcast(zero, self.shorts)
             for m in range(self.rows):
                 total = e.load(I32, e.at(self.operands.sums, 4 * (m * self.parts + part)), 4)

@@ -1,6 +1,6 @@
 """The layout of weights that the compiled kernel reads: one record per 64 output rows and 128 k.
 
-Owns packing. Knows nothing of LLVM; the code generator takes every offset from here. Called by `Int4Linear`.
+Owns what a record holds. Knows nothing of LLVM; the code generators take every offset from here.
 
 A record of a weight with `parts` = 128 / group_size groups:
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmcli_kernels.int4_linear import Int4Weight
+from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 
 GROUP = 128  # k of a record
 PANEL = 64  # output rows of a record
@@ -95,14 +95,14 @@ class PackedRecords:
         return self.records.nbytes + self.no_bias.nbytes
 
 
-def fits(weight: Int4Weight) -> bool:
-    """Whether `pack` can take this weight."""
+def fits(weight: Int4Matrix) -> bool:
+    """Whether records can hold this weight."""
     known = weight.group_size in GROUP_SIZES or weight.group_size % GROUP == 0
     return known and weight.N > 0 and weight.K > 0 and weight.K % GROUP == 0
 
 
 def pack(weight: Int4Weight) -> PackedRecords:
-    """The records of a weight that `fits`."""
+    """The records of a weight that `fits`, in torch: what the kernels of `to_records.py` are compared with."""
     layout = Layout(4, min(weight.group_size, GROUP))
     panels, groups = -(-weight.N // PANEL), weight.K // GROUP
     records = torch.empty(panels, groups, layout.nbytes, dtype=torch.uint8)

@@ -8,18 +8,22 @@ Words: WEIGHTS, ZEROS, SCALES: the parts of the weight; RECORDS [PANELS, GROUPS]
 a scale; WIDTH: scales of a row, from one row to the next.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from llvmlite import ir
 from torch import Tensor
 
-from llmcli_kernels.int4_linear import Int4Weight
-from llmcli_kernels.int4_linear.columns import COLUMNS, Int4Columns
+from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
+from llmcli_kernels.int4_linear.forms import COLUMNS, Int4Columns, Int4Stack
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, PackedRecords
 from llmcli_kernels.native.emit import I8, I16, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Kernel, Stage, function, pieces_function, word, words
 from llmcli_kernels.native.transpose import exchange, transpose_bytes, transpose_lanes
+
+Part = Int4Weight | Int4Columns
 
 PANELS_PER_PIECE = 16  # of "pack_columns": 512 bytes of a row of words
 LANES = PANEL // COLUMNS
@@ -29,22 +33,34 @@ RECORD_WORDS = GROUP // 8  # of a row
 WEIGHTS, ZEROS, SCALES, RECORDS, PANELS, GROUPS, REPEATS, WIDTH = range(8)  # words
 
 
-def to_records(host: Host, weight: Int4Weight | Int4Columns) -> PackedRecords:
-    """The records of a weight that `fits`."""
-    layout = Layout(4, min(weight.group_size, GROUP))
-    panels, groups = -(-weight.N // PANEL), weight.K // GROUP
-    records = torch.empty(panels, groups, layout.nbytes, dtype=torch.uint8)
-    filled = _filled(weight)
-    args = words(
-        *(part.data_ptr() for part in (*filled, records)),
-        *(panels, groups, max(1, weight.group_size // GROUP), weight.K // weight.group_size),
-    )
-    host.run(Stage(_kernel(host, layout, weight), args))
-    no_bias = torch.zeros(panels * PANEL, dtype=torch.bfloat16)
-    return PackedRecords(records, no_bias, layout.group_size, weight.N)
+def parts_of(weight: Int4Matrix) -> tuple[Part, ...]:
+    """A weight as the kernels take it: what shares no panel, one under the other."""
+    if isinstance(weight, Int4Stack) and all(part.N % PANEL == 0 for part in weight.parts[:-1]):
+        return weight.parts
+    return (weight if isinstance(weight, Int4Columns) else weight.plain(),)
 
 
-def _filled(weight: Int4Weight | Int4Columns) -> tuple[Tensor, Tensor, Tensor]:
+def to_records(host: Host, parts: Sequence[Part]) -> PackedRecords:
+    """The records of `parts_of` a weight that `fits`."""
+    k, group_size = parts[0].K, parts[0].group_size
+    layout = Layout(4, min(group_size, GROUP))
+    num_panels = [-(-part.N // PANEL) for part in parts]
+    records = torch.empty(sum(num_panels), k // GROUP, layout.nbytes, dtype=torch.uint8)
+    stages, kept = [], []
+    for part, room in zip(parts, records.split(num_panels), strict=True):
+        tensors = (*_filled(part), room)
+        kept.append(tensors)
+        args = words(
+            *(tensor.data_ptr() for tensor in tensors),
+            *(*room.shape[:2], max(1, group_size // GROUP), k // group_size),
+        )
+        stages.append(Stage(_kernel(host, layout, part), args))
+    host.run(*stages)
+    no_bias = torch.zeros(sum(num_panels) * PANEL, dtype=torch.bfloat16)
+    return PackedRecords(records, no_bias, layout.group_size, sum(part.N for part in parts))
+
+
+def _filled(weight: Part) -> tuple[Tensor, Tensor, Tensor]:
     """Nibbles, zeros and scales, contiguous, of whole panels: outputs of zeros are added where the last is not full."""
     missing = -weight.N % PANEL
     if isinstance(weight, Int4Columns):
@@ -59,7 +75,7 @@ def _filled(weight: Int4Weight | Int4Columns) -> tuple[Tensor, Tensor, Tensor]:
     return q, zeros, scales
 
 
-def _kernel(host: Host, layout: Layout, weight: Int4Weight | Int4Columns) -> Kernel:
+def _kernel(host: Host, layout: Layout, weight: Part) -> Kernel:
     if isinstance(weight, Int4Weight):
         rows = host.compile(f"pack_rows {layout.group_size}", lambda module, _: emit_rows(module, layout))
         return rows.kernel("pack_rows")
@@ -87,7 +103,9 @@ def emit_rows(module: ir.Module, layout: Layout) -> None:
                 _words_of_rows(e, at, row_bytes, b.add(record, b.mul(row, const(4))))
             with e.each(const(0), const(PANEL)) as row:
                 for part in range(layout.parts):
-                    index = b.add(b.mul(b.add(first_row, row), width), _scale_index(e, args, layout, group, part))
+                    index = b.add(
+                        b.mul(b.add(first_row, row), width), _scale_index(e, args, layout, group, part)
+                    )
                     _copy_scale(e, args, layout, index, record, b.add(row, const(part * PANEL)))
 
 
@@ -121,13 +139,9 @@ def emit_columns(module: ir.Module, layout: Layout, order: tuple[int, ...]) -> N
     """The kernel "pack_columns": words [K, N/8], zeros [WIDTH, N/8], scales [WIDTH, N]."""
 
     def blocks(e: Emit, args: Value) -> Value:
-        return e.b.sdiv(
-            e.b.add(word(e, args, PANELS), const(PANELS_PER_PIECE - 1)), const(PANELS_PER_PIECE)
-        )
+        return e.b.sdiv(e.b.add(word(e, args, PANELS), const(PANELS_PER_PIECE - 1)), const(PANELS_PER_PIECE))
 
-    pieces_function(
-        module, "pack_columns", lambda e, args: e.b.mul(blocks(e, args), word(e, args, GROUPS))
-    )
+    pieces_function(module, "pack_columns", lambda e, args: e.b.mul(blocks(e, args), word(e, args, GROUPS)))
     with function(module, "pack_columns", 2) as (e, (args, piece)):
         b = e.b
         panels = word(e, args, PANELS)
@@ -137,7 +151,9 @@ def emit_columns(module: ir.Module, layout: Layout, order: tuple[int, ...]) -> N
         with e.each(first, e.smaller(b.add(first, const(PANELS_PER_PIECE)), panels)) as panel:
             record = _record(e, args, layout, panel, group)
             column = b.mul(panel, const(4 * LANES))
-            weights = b.add(b.add(word(e, args, WEIGHTS), column), b.mul(group, b.mul(row_bytes, const(GROUP))))
+            weights = b.add(
+                b.add(word(e, args, WEIGHTS), column), b.mul(group, b.mul(row_bytes, const(GROUP)))
+            )
             with e.each(const(0), const(RECORD_WORDS)) as index:
                 at = b.add(weights, b.mul(index, b.mul(row_bytes, const(4))))
                 _words_of_columns(e, at, row_bytes, b.add(record, b.mul(index, const(4 * PANEL))), order)
@@ -155,12 +171,17 @@ def _words_of_columns(e: Emit, weights: Value, row_bytes: Value, out: Value, ord
     low, high = [], []  # nibbles of each byte: of one k in the low one, of that 64 further in the high one
     for k in range(4):
         first, second = (
-            e.load(WORDS, b.add(weights, b.mul(row_bytes, const(k + further))), 1) for further in (0, GROUP // 2)
+            e.load(WORDS, b.add(weights, b.mul(row_bytes, const(k + further))), 1)
+            for further in (0, GROUP // 2)
         )
         pairs = exchange(e, first, second, 4)
         low.append(pairs[0])
         high.append(pairs[1])
-    by_nibble = [value for pair in zip(transpose_bytes(e, low), transpose_bytes(e, high), strict=True) for value in pair]
+    by_nibble = [
+        value
+        for pair in zip(transpose_bytes(e, low), transpose_bytes(e, high), strict=True)
+        for value in pair
+    ]
     by_column = [by_nibble[order.index(column)] for column in range(COLUMNS)]
     for index, value in enumerate(transpose_lanes(e, by_column)):
         e.store(value, e.at(out, index * 4 * COLUMNS), 4)

@@ -115,7 +115,14 @@ class Product:
         return [splat(self.lane, 0 if self.integer else 0.0, self.form.lanes)] * count
 
     def add(
-        self, sums: list[Value], m: int, units: int, left: Value, left_stride: int, right: Value, right_stride: int
+        self,
+        sums: list[Value],
+        m: int,
+        units: int,
+        left: Value,
+        left_stride: int,
+        right: Value,
+        right_stride: int,
     ) -> list[Value]:
         """sums [m][n], as one list, plus left [m, units] times right [units, n registers].
 

@@ -18,7 +18,9 @@ from llmcli_kernels.paged_attention.native.weights import LEAST, Weights
 
 # Words of a layer. OUT [T, HQ, D] is contiguous; Q_STRIDE in bytes; GROUP query heads for each of KV_HEADS; SHIFT is the
 # block size's logarithm; FACTOR a float32, scale · log2 e; WINDOW below 2^31; PLAN_AT the address of a plan's block.
-Q, Q_STRIDE, OUT, KEYS, VALUES, KEY_SCALES, VALUE_SCALES, KV_HEADS, GROUP, SHIFT, FACTOR, WINDOW, PLAN_AT = range(13)
+Q, Q_STRIDE, OUT, KEYS, VALUES, KEY_SCALES, VALUE_SCALES, KV_HEADS, GROUP, SHIFT, FACTOR, WINDOW, PLAN_AT = (
+    range(13)
+)
 RECORD_BITS = 20  # more sequences than 2^20 have no room in a step
 
 
@@ -27,9 +29,7 @@ def emit_attend(module: ir.Module, form: Form) -> None:
     pieces_function(
         module,
         "attend",
-        lambda e, args: e.b.mul(
-            word(e, word(e, args, PLAN_AT), plan.NUM_UNITS), word(e, args, KV_HEADS)
-        ),
+        lambda e, args: e.b.mul(word(e, word(e, args, PLAN_AT), plan.NUM_UNITS), word(e, args, KV_HEADS)),
     )
     _Attend(module, form).emit()
 
@@ -51,7 +51,9 @@ class _Attend:
             scratch = b.and_(e.at(room, 63), const(-64))
             self._start(e, scratch, work)
             strip = self.form.strip
-            with e.each(b.and_(work.start, const(-strip)), work.end, strip) as base:
+            first = b.and_(work.start, const(-strip))
+            self._locate(e, self._place(e, scratch, first), work, first)
+            with e.each(first, work.end, strip) as base:
                 self._strip(e, scratch, work, base)
             with b.if_else(b.icmp_signed("==", work.splits, const(1))) as (alone, split):
                 with alone:
@@ -68,31 +70,50 @@ class _Attend:
             b.call(self.operands.query, [scratch, row, b.add(work.q, at)])
         zero = splat(F32, 0.0, form.lanes)
         with e.each(const(0), work.rows) as row:
-            e.store(ir.Constant(F32, LEAST), b.add(e.at(scratch, self.scratch.maxima), b.shl(row, const(2))), 4)
+            e.store(
+                ir.Constant(F32, LEAST), b.add(e.at(scratch, self.scratch.maxima), b.shl(row, const(2))), 4
+            )
             e.store(zero, b.add(e.at(scratch, self.scratch.weights), b.mul(row, const(4 * form.lanes))), 4)
             sums = b.add(e.at(scratch, self.scratch.sums), b.mul(row, const(4 * form.head_size)))
             with e.each(const(0), const(4 * form.head_size), 4 * form.lanes) as i:
                 e.store(zero, b.add(sums, i), 4)
 
+    def _place(self, e: Emit, scratch: Value, base: Value) -> Value:
+        """Of the strip from `base` on: one of two, in turn."""
+        odd = e.b.icmp_signed("!=", e.b.and_(base, const(self.form.strip)), const(0))
+        places = e.at(scratch, self.scratch.places)
+        return e.b.select(odd, e.at(places, self.scratch.place_bytes), places)
+
+    def _locate(self, e: Emit, place: Value, work: "_Work", base: Value) -> None:
+        shift, *scales = (word(e, work.args, i) for i in (SHIFT, KEY_SCALES, VALUE_SCALES))
+        where = [work.table, base, work.start, work.end, shift, work.kv_heads, work.head]
+        e.b.call(self.operands.locate, [place, *where, *scales])
+
     def _strip(self, e: Emit, scratch: Value, work: "_Work", base: Value) -> None:
         b, form, operands = e.b, self.form, self.operands
-        scales = [word(e, work.args, i) for i in (KEY_SCALES, VALUE_SCALES)]
-        shift = word(e, work.args, SHIFT)
-        place = [work.table, base, work.start, work.end, shift, work.kv_heads, work.head]
-        b.call(operands.locate, [scratch, *place, *scales])
-        b.call(operands.keys, [scratch, word(e, work.args, KEYS)])
+        place, after = self._place(e, scratch, base), e.at(base, form.strip)
+        more = b.icmp_signed("<", after, work.end)
+        following = b.select(more, self._place(e, scratch, after), place)
+        with b.if_then(more):
+            self._locate(e, following, work, after)
+        b.call(operands.keys, [scratch, place, following, word(e, work.args, KEYS)])
         in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.score_blocks[m], [scratch, row]))
         factor = e.at(work.args, 8 * FACTOR)
         # The first query sees its last positions, the last query its first.
         latest = b.icmp_signed("<", e.at(base, form.strip - 1), e.at(work.position, 1))
-        earliest = b.icmp_signed(">", b.add(base, work.window), b.add(work.position, b.sub(work.queries, const(1))))
+        earliest = b.icmp_signed(
+            ">", b.add(base, work.window), b.add(work.position, b.sub(work.queries, const(1)))
+        )
         with b.if_else(b.and_(latest, earliest)) as (open_, masked):
             with open_:
-                b.call(self.weights.open, [scratch, work.rows, factor])
+                b.call(self.weights.open, [scratch, place, work.rows, factor])
             with masked:
                 distance = b.sub(work.position, base)
-                b.call(self.weights.masked, [scratch, work.rows, factor, work.group, distance, work.window])
-        b.call(operands.values, [scratch, word(e, work.args, VALUES)])
+                b.call(
+                    self.weights.masked,
+                    [scratch, place, work.rows, factor, work.group, distance, work.window],
+                )
+        b.call(operands.values, [scratch, place, following, word(e, work.args, VALUES)])
         in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.mix_blocks[m], [scratch, row]))
 
     def _scores(self, m: int, n: int) -> ir.Function:
@@ -165,7 +186,9 @@ class _Attend:
                 total = self._total(e, scratch, row)
                 inverse = e.broadcast(b.fdiv(ir.Constant(F32, 1.0), total), form.lanes)
                 query, head = b.sdiv(row, group), b.srem(row, group)
-                to = b.add(out, b.add(b.mul(query, stride), b.mul(head, const(form.head_size * form.itemsize))))
+                to = b.add(
+                    out, b.add(b.mul(query, stride), b.mul(head, const(form.head_size * form.itemsize)))
+                )
                 sums = b.add(e.at(scratch, self.scratch.sums), b.mul(row, const(4 * form.head_size)))
                 for i in range(0, form.head_size, form.lanes):
                     value = b.fmul(e.load(self.floats, e.at(sums, 4 * i), 4), inverse)

@@ -95,6 +95,7 @@ class Scratch:
     """Offsets in the scratch memory of a piece.
 
     Attributes:
+        places: of two places, which this strip and the next have in turn, of `place_bytes`. In a place are
         offsets: int64 [strip], bytes from the start of keys, and of values, to each position's row.
         key_scales, value_scales: float32 [strip]; the latter of int16 arithmetic are shares of `value_peak`.
         value_peak: float32, over int16's largest.
@@ -121,6 +122,8 @@ class Scratch:
 
         self.offsets = room(strip, 8)
         self.key_scales, self.value_scales, self.value_peak = room(strip), room(strip), room(1)
+        self.place_bytes, self.nbytes = self.nbytes, 0
+        self.places = room(2 * self.place_bytes, 1)
         self.query, self.query_scales = room(rows * form.key_units), room(rows)
         self.keys, self.values = room(form.key_units * strip), room(form.value_units * size)
         self.scores, self.sums = room(rows * strip), room(rows * size)

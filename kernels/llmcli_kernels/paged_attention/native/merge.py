@@ -17,9 +17,7 @@ def emit_merge(module: ir.Module, form: Form) -> None:
     pieces_function(
         module,
         "merge",
-        lambda e, args: e.b.mul(
-            word(e, word(e, args, PLAN_AT), plan.NUM_MERGED), word(e, args, KV_HEADS)
-        ),
+        lambda e, args: e.b.mul(word(e, word(e, args, PLAN_AT), plan.NUM_MERGED), word(e, args, KV_HEADS)),
     )
     with function(module, "merge", 2) as (e, (args, piece)):
         b, block = e.b, word(e, args, PLAN_AT)
@@ -72,7 +70,9 @@ class _Row:
                 b.store(fma(e, part, share, b.load(total)), total)
         inverse = b.fdiv(splat(F32, 1.0, form.lanes), b.load(sums.pop()))
         for i, total in enumerate(sums):
-            e.store_floats(form.kind, b.fmul(b.load(total), inverse), e.at(to, i * form.lanes * form.itemsize))
+            e.store_floats(
+                form.kind, b.fmul(b.load(total), inverse), e.at(to, i * form.lanes * form.itemsize)
+            )
 
     def _at(self, split: Value) -> Value:
         return self.e.b.add(self.source, self.e.b.mul(split, self.distance))

@@ -1,7 +1,7 @@
 """What the products of attention take, brought from tensors into scratch memory: queries, keys, values and scales.
 
-Knows pages and formats, not softmax. Called by `attend`; each function of the module takes the address of the scratch
-memory first.
+Knows pages and formats, not softmax. Called by `attend`. Functions of the module take the address of the scratch memory,
+and of the strip's place in it.
 """
 
 from llvmlite import ir
@@ -18,6 +18,7 @@ from llmcli_kernels.paged_attention.native.arithmetic import (
 )
 from llmcli_kernels.paged_attention.native.form import Form
 
+LINE = 64  # bytes of the cache
 RUN = 4  # neighbouring positions, at multiples of their number, that lie in one block
 SMALLEST_PEAK_BITS = (127 - 100) << 23  # 2^-100: what is all zero must not divide by zero
 FLOAT8_FACTOR = 2.0**8  # between a float8 and the float16 with its bits
@@ -57,7 +58,8 @@ class Operands:
         """Rounded to int16 with one scale a row, NaN for one that is not finite."""
         b, form, lanes = e.b, self.form, self.form.lanes
         parts = [
-            e.load_floats(form.kind, e.at(source, i * lanes * form.itemsize), lanes) for i in range(form.vectors)
+            e.load_floats(form.kind, e.at(source, i * lanes * form.itemsize), lanes)
+            for i in range(form.vectors)
         ]
         peak = self._peak(e, parts)
         finite = b.icmp_unsigned("<", peak, ir.Constant(I32, FLOAT_INF_BITS))
@@ -74,20 +76,22 @@ class Operands:
 
     def _peak(self, e: Emit, parts: list[Value]) -> Value:
         """The bits of the largest magnitude; a NaN is larger than all numbers."""
-        sizes = [e.b.and_(e.b.bitcast(part, self.ints), splat(I32, 0x7FFFFFFF, self.form.lanes)) for part in parts]
+        sizes = [
+            e.b.and_(e.b.bitcast(part, self.ints), splat(I32, 0x7FFFFFFF, self.form.lanes)) for part in parts
+        ]
         size = sizes[0]
         for other in sizes[1:]:
             size = e.call(f"llvm.umax.v{self.form.lanes}i32", self.ints, size, other)
         return e.call(f"llvm.vector.reduce.umax.v{self.form.lanes}i32", I32, size)
 
     def _locate(self, module: ir.Module) -> ir.Function:
-        """locate(scratch, table, base, start, end, shift, heads, head, key_scales, value_scales).
+        """locate(place, table, base, start, end, shift, heads, head, key_scales, value_scales).
 
         Fills in where the rows of the strip from `base` on are, with the scales. Positions before `start` or from `end`
         on, which nobody sees, take the nearest row that somebody does.
         """
         with function(module, "locate", 10, internal=True) as (e, args):
-            scratch, table, base, start, end, shift, heads, head, *scales = args
+            place, table, base, start, end, shift, heads, head, *scales = args
             b, strip = e.b, self.form.strip
             mask = b.sub(b.shl(const(1), shift), const(1))
 
@@ -97,44 +101,42 @@ class Operands:
                 page = b.add(b.mul(block, heads), head)
                 return b.add(b.shl(page, shift), b.and_(position, mask))
 
-            inside = b.and_(
-                b.icmp_signed(">=", base, start), b.icmp_signed("<=", e.at(base, strip), end)
-            )
+            inside = b.and_(b.icmp_signed(">=", base, start), b.icmp_signed("<=", e.at(base, strip), end))
             with b.if_else(inside) as (whole, edge):
                 with whole, e.each(const(0), const(strip), RUN) as i:
-                    self._note(e, scratch, i, index(b.add(base, i)), RUN, scales)
+                    self._note(e, place, i, index(b.add(base, i)), RUN, scales)
                 with edge, e.each(const(0), const(strip)) as i:
                     position = b.add(base, i)
                     position = b.select(b.icmp_signed("<", position, start), start, position)
                     position = e.smaller(position, b.sub(end, const(1)))
-                    self._note(e, scratch, i, index(position), 1, scales)
+                    self._note(e, place, i, index(position), 1, scales)
             if self.form.arithmetic == "int16":
-                self._shares(e, scratch)
+                self._shares(e, place)
         return e.function
 
-    def _note(self, e: Emit, scratch: Value, i: Value, index: Value, count: int, scales: list[Value]) -> None:
+    def _note(self, e: Emit, place: Value, i: Value, index: Value, count: int, scales: list[Value]) -> None:
         """Offsets and scales of `count` positions from the i-th of the strip on; rows from `index` on."""
         b, form = e.b, self.form
         first = b.mul(index, const(form.row_bytes))
         for k in range(count):
-            to = b.add(e.at(scratch, self.scratch.offsets + 8 * k), b.shl(i, const(3)))
+            to = b.add(e.at(place, self.scratch.offsets + 8 * k), b.shl(i, const(3)))
             e.store(e.at(first, k * form.row_bytes), to, 8)
         if form.quantized:
-            places = (self.scratch.key_scales, self.scratch.value_scales)
-            for source, place in zip(scales, places, strict=True):
+            offsets = (self.scratch.key_scales, self.scratch.value_scales)
+            for source, offset in zip(scales, offsets, strict=True):
                 values = e.load(ir.VectorType(F32, count), b.add(source, b.shl(index, const(2))), 4)
                 if form.storage == "fp8":
                     values = b.fmul(values, splat(F32, FLOAT8_FACTOR, count))
-                e.store(values, b.add(e.at(scratch, place), b.shl(i, const(2))), 4)
+                e.store(values, b.add(e.at(place, offset), b.shl(i, const(2))), 4)
 
-    def _shares(self, e: Emit, scratch: Value) -> None:
+    def _shares(self, e: Emit, place: Value) -> None:
         """The scales of values as shares of the largest of the strip, times int16's largest."""
         b, lanes = e.b, self.form.lanes
-        places = [e.at(scratch, self.scratch.value_scales + 4 * i) for i in range(0, self.form.strip, lanes)]
+        places = [e.at(place, self.scratch.value_scales + 4 * i) for i in range(0, self.form.strip, lanes)]
         scales = [e.load(self.floats, at, 4) for at in places]
         peak = b.bitcast(self._peak(e, scales), F32)
         largest = ir.Constant(F32, INT16_LARGEST)
-        e.store(b.fdiv(peak, largest), e.at(scratch, self.scratch.value_peak), 4)
+        e.store(b.fdiv(peak, largest), e.at(place, self.scratch.value_peak), 4)
         some = b.fcmp_ordered(">", peak, ir.Constant(F32, 0.0))
         inverse = b.select(some, b.fdiv(ir.Constant(F32, 1.0), peak), ir.Constant(F32, 0.0))
         for at, scale in zip(places, scales, strict=True):
@@ -142,13 +144,14 @@ class Operands:
             e.store(b.fmul(share, splat(F32, INT16_LARGEST, lanes)), at, 4)
 
     def _keys(self, module: ir.Module) -> ir.Function:
-        """keys(scratch, address): the strip's keys, transposed."""
+        """keys(scratch, place, next, address): the strip's keys, transposed; those of the next place are prefetched."""
         form, lanes = self.form, self.form.lanes
         words = form.row_bytes // 4
         whole = words // lanes * lanes
-        with function(module, "keys", 2, internal=True) as (e, (scratch, keys)):
+        with function(module, "keys", 4, internal=True) as (e, (scratch, place, following, keys)):
             with e.each(const(0), const(form.strip), lanes) as first:
-                at = e.b.add(e.at(scratch, self.scratch.offsets), e.b.shl(first, const(3)))
+                self._prefetch(e, following, first, lanes, keys)
+                at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(first, const(3)))
                 rows = [e.b.add(keys, e.load(I64, e.at(at, 8 * i), 8)) for i in range(lanes)]
                 to = e.b.add(e.at(scratch, self.scratch.keys), e.b.shl(first, const(2)))
                 with e.each(const(0), const(whole), lanes) as word:
@@ -156,6 +159,14 @@ class Operands:
                 if words > whole:
                     self._transpose(e, rows, const(whole), words - whole, to)
         return e.function
+
+    def _prefetch(self, e: Emit, place: Value, first: Value, count: int, start: Value) -> None:
+        """The rows of `count` positions; neighbours lie one behind the other."""
+        for run in range(0, count, RUN):
+            at = e.b.add(e.at(place, self.scratch.offsets + 8 * run), e.b.shl(first, const(3)))
+            row = e.b.add(start, e.load(I64, at, 8))
+            for line in range(0, RUN * self.form.row_bytes, LINE):
+                e.prefetch(e.at(row, line))
 
     def _transpose(self, e: Emit, rows: list[Value], word: Value, count: int, to: Value) -> None:
         """`count` words of each row, from `word` on, to as many times `units` rows of scratch memory."""
@@ -201,15 +212,18 @@ class Operands:
         return e.b.fpext(e.b.bitcast(bits, ir.VectorType(F16, lanes)), ir.VectorType(F32, lanes))
 
     def _values(self, module: ir.Module) -> ir.Function:
-        """values(scratch, address): the strip's values as float32."""
+        """values(scratch, place, next, address): the strip's values as float32, prefetching as `keys`."""
         form, lanes = self.form, self.form.lanes
-        with function(module, "values", 2, internal=True) as (e, (scratch, values)):
-            with e.each(const(0), const(form.strip)) as i:
-                at = e.b.add(e.at(scratch, self.scratch.offsets), e.b.shl(i, const(3)))
-                row = e.b.add(values, e.load(I64, at, 8))
-                to = e.b.add(e.at(scratch, self.scratch.values), e.b.mul(i, const(4 * form.head_size)))
-                for k in range(0, form.head_size, lanes):
-                    e.store(self._widened(e, e.at(row, k * form.row_bytes // form.head_size)), e.at(to, 4 * k), 4)
+        with function(module, "values", 4, internal=True) as (e, (scratch, place, following, values)):
+            with e.each(const(0), const(form.strip), RUN) as first:
+                self._prefetch(e, following, first, RUN, values)
+                with e.each(first, e.at(first, RUN)) as i:
+                    at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(i, const(3)))
+                    row = e.b.add(values, e.load(I64, at, 8))
+                    to = e.b.add(e.at(scratch, self.scratch.values), e.b.mul(i, const(4 * form.head_size)))
+                    for k in range(0, form.head_size, lanes):
+                        source = e.at(row, k * form.row_bytes // form.head_size)
+                        e.store(self._widened(e, source), e.at(to, 4 * k), 4)
         return e.function
 
     def _widened(self, e: Emit, address: Value) -> Value:
@@ -223,16 +237,19 @@ class Operands:
         return self._from_half(e, b.and_(bits, splat(I16, 0xBFFF, lanes)))
 
     def _values_in_pairs(self, module: ir.Module) -> ir.Function:
-        """values(scratch, address): the strip's values, those one register of positions apart side by side."""
+        """values(scratch, place, next, address): the strip's values, those one register of positions apart side by side."""
         form, lanes = self.form, self.form.lanes
-        with function(module, "values", 2, internal=True) as (e, (scratch, values)):
+        with function(module, "values", 4, internal=True) as (e, (scratch, place, following, values)):
             b = e.b
-            for start in range(0, form.strip, 2 * lanes):
-                to = e.at(scratch, self.scratch.values + start // 2 * 4 * form.head_size)
-                with e.each(const(0), const(lanes)) as i:
-                    at = b.add(e.at(scratch, self.scratch.offsets + 8 * start), b.shl(i, const(3)))
-                    rows = [b.add(values, e.load(I64, e.at(at, 8 * k * lanes), 8)) for k in (0, 1)]
-                    self._interleave(e, rows, b.add(to, b.mul(i, const(4 * form.head_size))))
+            with e.each(const(0), const(form.strip), 2 * lanes) as start:
+                first = b.add(e.at(place, self.scratch.offsets), b.shl(start, const(3)))
+                to = b.add(e.at(scratch, self.scratch.values), b.mul(start, const(2 * form.head_size)))
+                with e.each(const(0), const(lanes), RUN // 2) as some:
+                    self._prefetch(e, following, b.add(start, b.shl(some, const(1))), RUN, values)
+                    with e.each(some, e.at(some, RUN // 2)) as i:
+                        at = b.add(first, b.shl(i, const(3)))
+                        rows = [b.add(values, e.load(I64, e.at(at, 8 * k * lanes), 8)) for k in (0, 1)]
+                        self._interleave(e, rows, b.add(to, b.mul(i, const(4 * form.head_size))))
         return e.function
 
     def _interleave(self, e: Emit, rows: list[Value], to: Value) -> None:
@@ -244,8 +261,10 @@ class Operands:
             parts = [e.load(ir.VectorType(element, count), e.at(row, at), 1) for row in rows]
             for k in range(0, count, lanes):
                 order = [i + side for i in range(k, k + lanes) for side in (0, count)]
-                pair = b.sext(shuffle(e, *parts, order), ir.VectorType(I16, 2 * lanes)) if element == I8 else (
-                    shuffle(e, *parts, order)
+                pair = (
+                    b.sext(shuffle(e, *parts, order), ir.VectorType(I16, 2 * lanes))
+                    if element == I8
+                    else (shuffle(e, *parts, order))
                 )
                 e.store(b.bitcast(pair, self.ints), e.at(to, 4 * (start + k)), 4)
 

@@ -25,9 +25,9 @@ class Weights:
     """Emits the functions of one form into a module.
 
     Attributes:
-        open: open(scratch, rows, factor): every row sees the whole strip; scores are multiplied by a float32 at the
+        open: open(scratch, place, rows, factor): every row sees the whole strip; scores are multiplied by a float32 at the
             address `factor`.
-        masked: masked(scratch, rows, factor, group, distance, window): `group` neighbouring rows are heads of one query;
+        masked: masked(scratch, place, rows, factor, group, distance, window): `group` neighbouring rows are heads of one query;
             the first query is `distance` positions after the strip's first and each sees `window` of them.
     """
 
@@ -35,17 +35,26 @@ class Weights:
         self.form, self.scratch = form, form.scratch
         self.floats, self.ints = ir.VectorType(F32, form.lanes), ir.VectorType(I32, form.lanes)
         self.coefficients = ROUGH if form.pairs else EXACT
-        with function(module, "open", 3, internal=True) as (e, (scratch, rows, factor)):
+        with function(module, "open", 4, internal=True) as (e, (scratch, place, rows, factor)):
             with e.each(const(0), rows) as row:
-                self._row(e, scratch, row, factor, None)
+                self._row(e, scratch, place, row, factor, None)
         self.open = e.function
-        with function(module, "masked", 6, internal=True) as (e, (scratch, rows, factor, group, distance, window)):
+        with function(module, "masked", 7, internal=True) as (e, args):
+            scratch, place, rows, factor, group, distance, window = args
             with e.each(const(0), rows) as row:
                 distances = e.b.add(distance, e.b.sdiv(row, group))
-                self._row(e, scratch, row, factor, (distances, window))
+                self._row(e, scratch, place, row, factor, (distances, window))
         self.masked = e.function
 
-    def _row(self, e: Emit, scratch: Value, row: Value, factor: Value, mask: tuple[Value, Value] | None) -> None:
+    def _row(
+        self,
+        e: Emit,
+        scratch: Value,
+        place: Value,
+        row: Value,
+        factor: Value,
+        mask: tuple[Value, Value] | None,
+    ) -> None:
         b, form = e.b, self.form
         at = b.add(e.at(scratch, self.scratch.scores), b.mul(row, const(4 * form.strip)))
         at_scalar = b.shl(row, const(2))
@@ -53,7 +62,7 @@ class Weights:
         def scalar(offset: int) -> Value:
             return b.add(e.at(scratch, offset), at_scalar)
 
-        scores = self._scores(e, scratch, at, factor, scalar(self.scratch.query_scales))
+        scores = self._scores(e, place, at, factor, scalar(self.scratch.query_scales))
         if mask:
             scores = self._hidden(e, scores, *mask)
         before = e.broadcast(e.load(F32, scalar(self.scratch.maxima), 4), form.lanes)
@@ -69,15 +78,15 @@ class Weights:
         if form.arithmetic == "int16":
             gain = power_of_two(e, b.fsub(origin, after), self.coefficients)
             total = b.fmul(total, gain)
-            gain = b.fmul(_first(e, gain), e.load(F32, e.at(scratch, self.scratch.value_peak), 4))
+            gain = b.fmul(_first(e, gain), e.load(F32, e.at(place, self.scratch.value_peak), 4))
             e.store(gain, scalar(self.scratch.gains), 4)
         sums = b.add(e.at(scratch, self.scratch.weights), b.mul(row, const(4 * form.lanes)))
         e.store(fma(e, e.load(self.floats, sums, 4), fade, total), sums, 4)
         e.store(_first(e, after), scalar(self.scratch.maxima), 4)
         e.store(_first(e, fade), scalar(self.scratch.fades), 4)
-        self._store(e, scratch, weights, at)
+        self._store(e, place, weights, at)
 
-    def _scores(self, e: Emit, scratch: Value, at: Value, factor: Value, query_scale: Value) -> list[Value]:
+    def _scores(self, e: Emit, place: Value, at: Value, factor: Value, query_scale: Value) -> list[Value]:
         """In base 2."""
         b, form, lanes = e.b, self.form, self.form.lanes
         scale = e.load(F32, factor, 4)
@@ -88,7 +97,7 @@ class Weights:
         for i in range(0, form.strip, lanes):
             score = b.fmul(e.load(self.floats, e.at(at, 4 * i), 4), scale)
             if form.quantized:
-                key_scale = e.load(self.floats, e.at(scratch, self.scratch.key_scales + 4 * i), 4)
+                key_scale = e.load(self.floats, e.at(place, self.scratch.key_scales + 4 * i), 4)
                 score = b.fmul(score, key_scale)
             scores.append(score)
         return scores
@@ -111,21 +120,27 @@ class Weights:
         bits = b.add(b.bitcast(weight, self.ints), splat(I32, 0x8000, lanes))
         return b.bitcast(b.and_(bits, splat(I32, 0xFFFF0000, lanes)), self.floats)
 
-    def _store(self, e: Emit, scratch: Value, weights: list[Value], at: Value) -> None:
+    def _store(self, e: Emit, place: Value, weights: list[Value], at: Value) -> None:
         b, form, lanes = e.b, self.form, self.form.lanes
         if form.quantized:
             scales = [
-                e.load(self.floats, e.at(scratch, self.scratch.value_scales + 4 * i), 4)
+                e.load(self.floats, e.at(place, self.scratch.value_scales + 4 * i), 4)
                 for i in range(0, form.strip, lanes)
             ]
         if form.arithmetic == "float":
-            words = [b.fmul(*pair) for pair in zip(weights, scales, strict=True)] if form.quantized else weights
+            words = (
+                [b.fmul(*pair) for pair in zip(weights, scales, strict=True)] if form.quantized else weights
+            )
         elif form.arithmetic == "bf16":
             bits = [b.bitcast(weight, self.ints) for weight in weights]
-            words = [b.or_(b.lshr(x, splat(I32, 16, lanes)), y) for x, y in zip(bits[::2], bits[1::2], strict=True)]
+            words = [
+                b.or_(b.lshr(x, splat(I32, 16, lanes)), y) for x, y in zip(bits[::2], bits[1::2], strict=True)
+            ]
         else:
             rounder, low = splat(F32, INT16_ROUNDER, lanes), splat(I32, 0xFFFF, lanes)
-            bits = [b.bitcast(fma(e, *pair, rounder), self.ints) for pair in zip(weights, scales, strict=True)]
+            bits = [
+                b.bitcast(fma(e, *pair, rounder), self.ints) for pair in zip(weights, scales, strict=True)
+            ]
             words = [
                 b.or_(b.and_(x, low), b.shl(y, splat(I32, 16, lanes)))
                 for x, y in zip(bits[::2], bits[1::2], strict=True)
