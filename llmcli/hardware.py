@@ -3,7 +3,6 @@
 Read from the operating system on request, never at import. Knows no torch: `engine/build.py` and `show` call it.
 """
 
-import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -80,9 +79,5 @@ def _cpu_flags() -> set[str]:
 
 
 def _has_native_kernels(flags: set[str]) -> bool:
-    """Whether `llmcli_kernels.native` can run: AVX2 or better, and llvmlite to compile it."""
-    return (
-        platform.machine() == "x86_64"
-        and {"avx2", "fma", "f16c", "bmi2"} <= flags
-        and importlib.util.find_spec("llvmlite") is not None
-    )
+    """Whether `llmcli_kernels.native` can run: on Linux, with AVX2 or better."""
+    return platform.machine() == "x86_64" and {"avx2", "fma", "f16c", "bmi2"} <= flags

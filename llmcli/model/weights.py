@@ -70,6 +70,9 @@ def load_weights(
     """
     with _Reader(folder, spec, kernels, dtype, device) as reader:
         embedding = reader.dense(reader.embedding_name(), (spec.vocab_size, spec.hidden_size))
+        reader.unmap()
+        head = _load_head(reader, spec, embedding, lm_head)  # before the layers: it is there twice for a moment
+        reader.unmap()
         layers = []
         for index in range(spec.num_layers):
             layers.append(_load_layer(reader, spec, f"model.layers.{index}."))
@@ -77,14 +80,16 @@ def load_weights(
             if on_layer is not None:
                 on_layer(index + 1, spec.num_layers)
         norm = reader.dense("model.norm.weight", (spec.hidden_size,))
-        if spec.tie_word_embeddings:
-            head: Linear = DenseLinear(embedding, None)
-        else:
-            head = reader.linear("", ("lm_head",), (spec.vocab_size,), spec.hidden_size, False)
         reader.check_all_used()
-    if lm_head == "int8" and isinstance(head, DenseLinear):
-        head = Int8Linear(kernels, head.weight)
     return DecoderWeights(embedding, tuple(layers), norm, head)
+
+
+def _load_head(reader: "_Reader", spec: ModelSpec, embedding: Tensor, form: str) -> Linear:
+    if spec.tie_word_embeddings:
+        head: Linear = DenseLinear(embedding, None)
+    else:
+        head = reader.linear("", ("lm_head",), (spec.vocab_size,), spec.hidden_size, False)
+    return Int8Linear(reader.kernels, head.weight) if form == "int8" and isinstance(head, DenseLinear) else head
 
 
 def _load_layer(reader: "_Reader", spec: ModelSpec, prefix: str) -> LayerWeights:

@@ -30,7 +30,7 @@ def exact_product(x: Tensor, weight: Tensor) -> Tensor:
 def test_products_in_bfloat16(kernels: KernelSet, rows: int, n: int, k: int):
     weight, x = torch.randn(n, k).to(BF16), torch.randn(rows, k).to(BF16)
     packed = kernels.pack_int8(weight)
-    assert (packed.N, packed.K) == (n, k)
+    assert (n, k) == (packed.N, packed.K)
     product = kernels.int8_linear(x, packed)
     native = kernels.name == "cpu" and kernels.without_native is None
     assert_close("int8_linear_int8" if native else "int8_linear_bf16", product, exact_product(x, weight))

@@ -18,7 +18,7 @@ FORBIDDEN_IMPORTS = {
     "typer._click": "it is Typer's own business",
 }
 # The kernels know nothing of cli/, and their compiled code belongs into the user's cache folder ($XDG_CACHE_HOME).
-ENVIRONMENT_READERS = ("llmcli.cli", "llmcli_kernels.int4_linear.integer.object_cache")
+ENVIRONMENT_READERS = ("llmcli.cli", "llmcli_kernels.native.object_cache")
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "core", "tools"}
 
 

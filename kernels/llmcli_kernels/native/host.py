@@ -7,7 +7,6 @@ from pathlib import Path
 
 from llvmlite import ir
 
-import llmcli_kernels
 from llmcli_kernels.native.compiled import Compiled
 from llmcli_kernels.native.kernel import Stage
 from llmcli_kernels.native.machine import MACHINES, Machine, machines_here
@@ -65,6 +64,6 @@ class Host:
 def _source_digest() -> str:
     """Of all modules of the package: every change of a generator is another version."""
     digest = hashlib.sha256()
-    for path in sorted(Path(llmcli_kernels.__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

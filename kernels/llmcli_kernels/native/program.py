@@ -1,14 +1,14 @@
 """A program: kernels that all threads work through, one after the other.
 
-A thread takes pieces of a stage until none is left, and goes on when all of them are done. It does not wait for threads,
-only for pieces: one that the system does not run, on a machine shared with other programs, holds nobody up unless it
-was stopped in the middle of a piece.
+A thread takes pieces of a stage until none is left, and goes on when all of them are done. It does not wait for
+threads, only for pieces: one that the system does not run, on a machine shared with other programs, holds nobody up
+unless it was stopped in the middle of a piece.
 """
 
 import ctypes
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from llvmlite import ir
@@ -16,19 +16,22 @@ from llvmlite import ir
 from llmcli_kernels.native.emit import I64, VOID, Emit, Value, const
 from llmcli_kernels.native.kernel import Stage, function, word
 
-if TYPE_CHECKING:
-    from llmcli_kernels.native.host import Host
-
 STAGES, NUM_STAGES, COUNTERS = range(3)  # words of a program's state
 STAGE_WORDS = 3  # addresses: the kernel's two functions, its arguments
 COUNTER_BYTES = 64  # a cache line for a stage: pieces taken, pieces done
 SPINS = 2048  # looks at a stage that others finish, before each offer to let another process run
 
 
+class Caller(Protocol):
+    """Runs "run" of `emit_run` with a program's state on every thread, and returns when all are back."""
+
+    def call(self, state: int) -> None: ...
+
+
 class Program:
     """Stages ready to run, any number of times, by one caller at a time."""
 
-    def __init__(self, host: "Host", stages: Sequence[Stage]) -> None:
+    def __init__(self, host: Caller, stages: Sequence[Stage]) -> None:
         self._host = host
         self._given = tuple(stages)  # kept alive
         entries = [word for kernel, args in stages for word in (kernel.pieces, kernel.piece, args.data_ptr())]

@@ -20,9 +20,8 @@ from llmcli_kernels.native.machine import Machine
 from llmcli_kernels.native.math import KINDS, float_word
 from llmcli_kernels.paged_attention import AttentionBatch
 from llmcli_kernels.paged_attention.native.attend import emit_attend
-from llmcli_kernels.paged_attention.native.form import LARGEST_HEAD, Form, rows_of
+from llmcli_kernels.paged_attention.native.form import LARGEST_HEAD, RUN, Form, rows_of
 from llmcli_kernels.paged_attention.native.merge import emit_merge
-from llmcli_kernels.paged_attention.native.operands import RUN
 from llmcli_kernels.paged_attention.native.plan import AttentionPlan, plan
 from llmcli_kernels.paged_kv import PagedKV
 

@@ -123,10 +123,12 @@ class Product:
         left_stride: int,
         right: Value,
         right_stride: int,
+        each_turn: Callable[[Value], None],
     ) -> list[Value]:
         """sums [m][n], as one list, plus left [m, units] times right [units, n registers].
 
         Args:
+            each_turn: emits something for every UNROLL units; takes the turn's number.
             left, right: addresses.
             left_stride: bytes from row to row of m.
             right_stride: bytes from unit to unit.
@@ -135,6 +137,7 @@ class Product:
 
         def body(first: Value, sums: list[Value]) -> list[Value]:
             sums = list(sums)
+            each_turn(b.sdiv(first, const(UNROLL)))
             at_left = b.add(left, b.shl(first, const(2)))
             at_right = b.add(right, b.mul(first, const(right_stride)))
             for unit in range(UNROLL):

@@ -5,13 +5,16 @@ multiples of their number, one after the other; scores, weights and sums of a st
 of a layer, how a piece finds its work, and the loop over strips.
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from llmcli_kernels.native.emit import F32, I8, I64, Emit, Value, const, splat
 from llmcli_kernels.native.kernel import function, pieces_function, word
 from llmcli_kernels.native.math import fma, sum_lanes
 from llmcli_kernels.paged_attention.native import plan
-from llmcli_kernels.paged_attention.native.arithmetic import BLOCKS, Product, in_blocks
+from llmcli_kernels.paged_attention.native.ahead import Ahead
+from llmcli_kernels.paged_attention.native.arithmetic import BLOCKS, UNROLL, Product, in_blocks
 from llmcli_kernels.paged_attention.native.form import SPLIT, Form
 from llmcli_kernels.paged_attention.native.operands import Operands
 from llmcli_kernels.paged_attention.native.weights import LEAST, Weights
@@ -96,8 +99,9 @@ class _Attend:
         following = b.select(more, self._place(e, scratch, after), place)
         with b.if_then(more):
             self._locate(e, following, work, after)
-        b.call(operands.keys, [scratch, place, following, word(e, work.args, KEYS)])
-        in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.score_blocks[m], [scratch, row]))
+        keys, values = ([scratch, place, following, word(e, work.args, i)] for i in (KEYS, VALUES))
+        b.call(operands.keys, keys)
+        in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.score_blocks[m], [*keys, row]))
         factor = e.at(work.args, 8 * FACTOR)
         # The first query sees its last positions, the last query its first.
         latest = b.icmp_signed("<", e.at(base, form.strip - 1), e.at(work.position, 1))
@@ -113,40 +117,62 @@ class _Attend:
                     self.weights.masked,
                     [scratch, place, work.rows, factor, work.group, distance, work.window],
                 )
-        b.call(operands.values, [scratch, place, following, word(e, work.args, VALUES)])
-        in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.mix_blocks[m], [scratch, row]))
+        b.call(operands.values, values)
+        in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.mix_blocks[m], [*values, row]))
 
     def _scores(self, m: int, n: int) -> ir.Function:
-        """(scratch, row): products of m queries and the strip's keys."""
+        """(scratch, place, next, keys, row): products of m queries and the strip's keys."""
         form, width = self.form, 4 * self.form.lanes
         n, distance = min(n, 4), 4 * form.strip
-        with function(self.module, f"scores{m}", 2, internal=True) as (e, (scratch, row)):
+        with function(self.module, f"scores{m}", 5, internal=True) as (
+            e,
+            (scratch, _, following, address, row),
+        ):
             b, product = e.b, Product(e, form)
             queries = b.add(e.at(scratch, self.scratch.query), b.mul(row, const(4 * form.key_units)))
             out = b.add(e.at(scratch, self.scratch.scores), b.mul(row, const(distance)))
+            turns = form.key_units // UNROLL
+            ahead = _FirstRows(e, Ahead(form, turns * 4 // n), following, address, row)
             for first in range(0, 4, n):
                 keys = e.at(scratch, self.scratch.keys + first * width)
-                sums = product.add(
-                    product.zeros(m * n), m, form.key_units, queries, 4 * form.key_units, keys, distance
-                )
+                operands = (queries, 4 * form.key_units, keys, distance)
+                each_turn = ahead.from_turn(const(first // n * turns))
+                sums = product.add(product.zeros(m * n), m, form.key_units, *operands, each_turn)
                 for i, total in enumerate(sums):
                     at = e.at(out, i // n * distance + (first + i % n) * width)
                     e.store(b.sitofp(total, self.floats) if product.integer else total, at, 4)
         return e.function
 
     def _mix(self, m: int, n: int) -> ir.Function:
-        """(scratch, row): sums of m rows, faded, plus the products of their weights and the strip's values."""
+        """(scratch, place, next, values, row): sums of m rows, faded, plus the products of their weights and the strip's
+        values."""
         form = self.form
-        with function(self.module, f"mix{m}", 2, internal=True) as (e, (scratch, row)):
+        with function(self.module, f"mix{m}", 5, internal=True) as (e, (scratch, _, following, address, row)):
             n = min(n, form.vectors)
             whole = form.vectors // n * n
+            turns = form.value_units // UNROLL
+            ahead = _FirstRows(e, Ahead(form, turns * -(-form.vectors // n)), following, address, row)
+
+            def columns(n: int, first: Value) -> None:
+                each_turn = ahead.from_turn(e.b.mul(e.b.sdiv(first, const(n)), const(turns)))
+                self._mix_columns(e, m, n, scratch, row, first, each_turn)
+
             with e.each(const(0), const(whole), n) as first:
-                self._mix_columns(e, m, n, scratch, row, first)
+                columns(n, first)
             if whole < form.vectors:
-                self._mix_columns(e, m, form.vectors - whole, scratch, row, const(whole))
+                columns(form.vectors - whole, const(whole))
         return e.function
 
-    def _mix_columns(self, e: Emit, m: int, n: int, scratch: Value, row: Value, first: Value) -> None:
+    def _mix_columns(
+        self,
+        e: Emit,
+        m: int,
+        n: int,
+        scratch: Value,
+        row: Value,
+        first: Value,
+        each_turn: Callable[[Value], None],
+    ) -> None:
         """n registers of columns, from `first` on."""
         b, form, width = e.b, self.form, 4 * self.form.lanes
         product, head_bytes, at_row = Product(e, form), 4 * form.head_size, b.shl(row, const(2))
@@ -163,11 +189,13 @@ class _Attend:
             return e.at(sums_at, i // n * head_bytes + i % n * width)
 
         def faded() -> list[Value]:
-            fades = range(m * n)
-            return [b.fmul(e.load(self.floats, at(i), 4), scalar(self.scratch.fades, i)) for i in fades]
+            return [
+                b.fmul(e.load(self.floats, at(i), 4), scalar(self.scratch.fades, i)) for i in range(m * n)
+            ]
 
         start = product.zeros(m * n) if product.integer else faded()
-        sums = product.add(start, m, form.value_units, weights, 4 * form.strip, values, head_bytes)
+        operands = (weights, 4 * form.strip, values, head_bytes)
+        sums = product.add(start, m, form.value_units, *operands, each_turn)
         if product.integer:
             exact = [b.sitofp(total, self.floats) for total in sums]
             sums = [
@@ -213,6 +241,21 @@ class _Attend:
     def _total(self, e: Emit, scratch: Value, row: Value) -> Value:
         at = e.b.add(e.at(scratch, self.scratch.weights), e.b.mul(row, const(4 * self.form.lanes)))
         return sum_lanes(e, e.load(self.floats, at, 4))
+
+
+class _FirstRows:
+    """Prefetching by the block that has the first row, and by no other."""
+
+    def __init__(self, e: Emit, ahead: Ahead, place: Value, tensor: Value, row: Value) -> None:
+        self.e, self.ahead, self.place, self.tensor = e, ahead, place, tensor
+        self.is_first = e.b.icmp_signed("==", row, const(0))
+
+    def from_turn(self, start: Value) -> Callable[[Value], None]:
+        def each_turn(turn: Value) -> None:
+            with self.e.b.if_then(self.is_first):
+                self.ahead.half(self.e, self.place, self.tensor, self.e.b.add(start, turn), 1)
+
+        return each_turn
 
 
 class _Work:

@@ -16,6 +16,7 @@ from functools import cached_property
 
 STORAGE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
 LARGEST_HEAD = 256
+RUN = 4  # neighbouring positions, at multiples of their number, that lie in one block
 # Positions that a split of a sequence has, at multiples of it.
 SPLIT = 256
 

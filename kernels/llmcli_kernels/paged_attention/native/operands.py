@@ -9,6 +9,7 @@ from llvmlite import ir
 from llmcli_kernels.native.emit import F16, F32, I8, I16, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.kernel import function
 from llmcli_kernels.native.math import fma
+from llmcli_kernels.paged_attention.native.ahead import Ahead
 from llmcli_kernels.paged_attention.native.arithmetic import (
     FLOAT_INF_BITS,
     INT16_LARGEST,
@@ -16,10 +17,8 @@ from llmcli_kernels.paged_attention.native.arithmetic import (
     shuffle,
     transposed,
 )
-from llmcli_kernels.paged_attention.native.form import Form
+from llmcli_kernels.paged_attention.native.form import RUN, Form
 
-LINE = 64  # bytes of the cache
-RUN = 4  # neighbouring positions, at multiples of their number, that lie in one block
 SMALLEST_PEAK_BITS = (127 - 100) << 23  # 2^-100: what is all zero must not divide by zero
 FLOAT8_FACTOR = 2.0**8  # between a float8 and the float16 with its bits
 
@@ -149,24 +148,24 @@ class Operands:
         words = form.row_bytes // 4
         whole = words // lanes * lanes
         with function(module, "keys", 4, internal=True) as (e, (scratch, place, following, keys)):
+            blocks = -(-words // lanes)
+            ahead = Ahead(form, form.strip // lanes * blocks)
+
+            def prefetch(first: Value, block: Value) -> None:
+                turn = e.b.add(e.b.mul(e.b.sdiv(first, const(lanes)), const(blocks)), block)
+                ahead.half(e, following, keys, turn, 0)
+
             with e.each(const(0), const(form.strip), lanes) as first:
-                self._prefetch(e, following, first, lanes, keys)
                 at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(first, const(3)))
                 rows = [e.b.add(keys, e.load(I64, e.at(at, 8 * i), 8)) for i in range(lanes)]
                 to = e.b.add(e.at(scratch, self.scratch.keys), e.b.shl(first, const(2)))
                 with e.each(const(0), const(whole), lanes) as word:
+                    prefetch(first, e.b.sdiv(word, const(lanes)))
                     self._transpose(e, rows, word, lanes, to)
                 if words > whole:
+                    prefetch(first, const(blocks - 1))
                     self._transpose(e, rows, const(whole), words - whole, to)
         return e.function
-
-    def _prefetch(self, e: Emit, place: Value, first: Value, count: int, start: Value) -> None:
-        """The rows of `count` positions; neighbours lie one behind the other."""
-        for run in range(0, count, RUN):
-            at = e.b.add(e.at(place, self.scratch.offsets + 8 * run), e.b.shl(first, const(3)))
-            row = e.b.add(start, e.load(I64, at, 8))
-            for line in range(0, RUN * self.form.row_bytes, LINE):
-                e.prefetch(e.at(row, line))
 
     def _transpose(self, e: Emit, rows: list[Value], word: Value, count: int, to: Value) -> None:
         """`count` words of each row, from `word` on, to as many times `units` rows of scratch memory."""
@@ -215,15 +214,15 @@ class Operands:
         """values(scratch, place, next, address): the strip's values as float32, prefetching as `keys`."""
         form, lanes = self.form, self.form.lanes
         with function(module, "values", 4, internal=True) as (e, (scratch, place, following, values)):
-            with e.each(const(0), const(form.strip), RUN) as first:
-                self._prefetch(e, following, first, RUN, values)
-                with e.each(first, e.at(first, RUN)) as i:
-                    at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(i, const(3)))
-                    row = e.b.add(values, e.load(I64, at, 8))
-                    to = e.b.add(e.at(scratch, self.scratch.values), e.b.mul(i, const(4 * form.head_size)))
-                    for k in range(0, form.head_size, lanes):
-                        source = e.at(row, k * form.row_bytes // form.head_size)
-                        e.store(self._widened(e, source), e.at(to, 4 * k), 4)
+            ahead = Ahead(form, form.strip)
+            with e.each(const(0), const(form.strip)) as i:
+                ahead.half(e, following, values, i, 0)
+                at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(i, const(3)))
+                row = e.b.add(values, e.load(I64, at, 8))
+                to = e.b.add(e.at(scratch, self.scratch.values), e.b.mul(i, const(4 * form.head_size)))
+                for k in range(0, form.head_size, lanes):
+                    source = e.at(row, k * form.row_bytes // form.head_size)
+                    e.store(self._widened(e, source), e.at(to, 4 * k), 4)
         return e.function
 
     def _widened(self, e: Emit, address: Value) -> Value:
@@ -240,16 +239,15 @@ class Operands:
         """values(scratch, place, next, address): the strip's values, those one register of positions apart side by side."""
         form, lanes = self.form, self.form.lanes
         with function(module, "values", 4, internal=True) as (e, (scratch, place, following, values)):
-            b = e.b
+            b, ahead = e.b, Ahead(form, form.strip // 2)
             with e.each(const(0), const(form.strip), 2 * lanes) as start:
                 first = b.add(e.at(place, self.scratch.offsets), b.shl(start, const(3)))
                 to = b.add(e.at(scratch, self.scratch.values), b.mul(start, const(2 * form.head_size)))
-                with e.each(const(0), const(lanes), RUN // 2) as some:
-                    self._prefetch(e, following, b.add(start, b.shl(some, const(1))), RUN, values)
-                    with e.each(some, e.at(some, RUN // 2)) as i:
-                        at = b.add(first, b.shl(i, const(3)))
-                        rows = [b.add(values, e.load(I64, e.at(at, 8 * k * lanes), 8)) for k in (0, 1)]
-                        self._interleave(e, rows, b.add(to, b.mul(i, const(4 * form.head_size))))
+                with e.each(const(0), const(lanes)) as i:
+                    ahead.half(e, following, values, b.add(b.lshr(start, const(1)), i), 0)
+                    at = b.add(first, b.shl(i, const(3)))
+                    rows = [b.add(values, e.load(I64, e.at(at, 8 * k * lanes), 8)) for k in (0, 1)]
+                    self._interleave(e, rows, b.add(to, b.mul(i, const(4 * form.head_size))))
         return e.function
 
     def _interleave(self, e: Emit, rows: list[Value], to: Value) -> None:
