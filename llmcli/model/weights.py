@@ -71,7 +71,8 @@ def load_weights(
     with _Reader(folder, spec, kernels, dtype, device) as reader:
         embedding = reader.dense(reader.embedding_name(), (spec.vocab_size, spec.hidden_size))
         reader.unmap()
-        head = _load_head(reader, spec, embedding, lm_head)  # before the layers: it is there twice for a moment
+        # Before the layers, because it is there twice for a moment.
+        head = _load_head(reader, spec, embedding, lm_head)
         reader.unmap()
         layers = []
         for index in range(spec.num_layers):
@@ -89,7 +90,9 @@ def _load_head(reader: "_Reader", spec: ModelSpec, embedding: Tensor, form: str)
         head: Linear = DenseLinear(embedding, None)
     else:
         head = reader.linear("", ("lm_head",), (spec.vocab_size,), spec.hidden_size, False)
-    return Int8Linear(reader.kernels, head.weight) if form == "int8" and isinstance(head, DenseLinear) else head
+    if form == "int8" and isinstance(head, DenseLinear):
+        return Int8Linear(reader.kernels, head.weight)
+    return head
 
 
 def _load_layer(reader: "_Reader", spec: ModelSpec, prefix: str) -> LayerWeights:

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("llvmlite")
 
 from llmcli_kernels.int8_linear import cpu
-from llmcli_kernels.int8_linear.native import NativeInt8Linear, PackedBytes
+from llmcli_kernels.int8_linear.native import NativeInt8Linear, PackedBytes, pack
 from llmcli_kernels.native.host import Host
 from tests.kernels.bounds import assert_close
 from tests.kernels.test_int8_linear_kernel import BF16, exact_product
@@ -61,3 +61,20 @@ def test_a_row_that_is_not_finite_spoils_only_itself(linear: NativeInt8Linear):
 def test_what_does_not_fit_goes_to_torch(linear: NativeInt8Linear):
     assert not isinstance(linear.pack_int8(torch.randn(64, 96).to(BF16)), PackedBytes)
     assert not isinstance(linear.pack_int8(torch.randn(64, 128)), PackedBytes)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize(("n", "k"), [(1, 128), (64, 256), (200, 896), (1000, 2048)])
+def test_packed_bytes_are_those_that_torch_makes(linear: NativeInt8Linear, n: int, k: int, threads: int):
+    weight, before = torch.randn(n, k).to(BF16), torch.get_num_threads()
+    for row, value in enumerate((torch.inf, torch.nan, -torch.inf, 1e-39, 1e-38, 3e38)):
+        weight[row * n // 7, k // 3] = value
+    weight[-1] = 0
+    weight[n // 2] *= 1e-38
+    torch.set_num_threads(threads)
+    try:
+        packed, expected = linear.pack_int8(weight), pack(weight)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(packed.records, expected.records)
+    assert torch.equal(packed.scales.view(torch.int32), expected.scales.view(torch.int32))

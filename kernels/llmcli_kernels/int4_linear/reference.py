@@ -1,5 +1,7 @@
 """Plain PyTorch int4 linear: the truth that faster kernels are compared with."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,8 @@ from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 
 
 def pack_int4(weight: Int4Matrix, dtype: torch.dtype) -> Int4Weight:
-    return weight.plain()
+    plain = weight.plain()
+    return replace(plain, q=plain.q.clone(), scales=plain.scales.clone())  # they may lie in a mapped file
 
 
 def int4_linear(x: Tensor, packed: Int4Weight, bias: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ from llmcli_kernels.int8_linear.native_pack import pack_stage
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
 
-ACTIVATION_GROUP = 64
+ACTIVATION_GROUP = 128
 PANELS_AT_ONCE = 64  # that are laid out at a time
 
 

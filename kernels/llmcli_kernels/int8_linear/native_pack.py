@@ -1,7 +1,7 @@
-"""The kernel that quantises rows to 8 bits and lays them out, read once from memory; `pack` is its definition, in torch.
+"""The kernel that quantises rows to 8 bits and lays them out, read once from memory.
 
-The layout is told in `int8_linear/native.py`. A piece is a panel of 64 rows. A row's scale is the same as that of
-`Int8Weight.quantize`, to the bit.
+`int8_linear/native.py` tells the layout, and has the definition of every byte in torch: `pack`. A piece is a panel of
+64 rows.
 
 Words: WEIGHTS bfloat16 [PANELS * 64, GROUPS * 128]; RECORDS [PANELS, GROUPS]; SCALES float32 [PANELS * 64].
 """
@@ -83,7 +83,7 @@ def _emit_peak(module: ir.Module) -> ir.Function:
 
 
 def _scale(e: Emit, peak: Value) -> tuple[Value, Value]:
-    """A row's scale, NaN where the row has one or an infinity; and what to multiply by, 0 where nothing is to be kept."""
+    """A row's scale, NaN where the row has one or an infinity; and what to multiply by, 0 to keep nothing."""
     b = e.b
     infinity = ir.Constant(I32, INFINITY)
     finite = b.icmp_unsigned("<", peak, infinity)

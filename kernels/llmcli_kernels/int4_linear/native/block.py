@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout
-from llmcli_kernels.native.emit import F16, F32, I8, I16, I32, Emit, Value, const, splat
+from llmcli_kernels.native.emit import F16, F32, I8, I16, I32, I64, Emit, Value, const, splat
+from llmcli_kernels.native.kernel import function
 from llmcli_kernels.native.machine import Machine
 
 UNROLL = 4
@@ -25,12 +26,14 @@ TILES = {
 @dataclass(frozen=True)
 class Operands:
     """Addresses: one record; int8 activations [rows, 128], their scales float32 [rows, parts] and minus their
-    sums int32 [rows, parts]; the float32 sums [rows, 64] that are added to."""
+    sums int32 [rows, parts], their outliers int32 [rows, OUTLIER_WORDS]; the float32 sums [rows, 64] that are added
+    to."""
 
     record: Value
     q: Value
     scales: Value
     sums: Value
+    outliers: Value
     out: Value
 
 
@@ -194,3 +197,35 @@ class Block:
         at = self.layout.scales + 2 * self._lane(part, tile)
         scale = e.load(ir.VectorType(F16, lanes), e.at(self.operands.record, at), 16)
         return e.b.fpext(scale, self.floats)
+
+
+def emit_outliers(module: ir.Module, machine: Machine, layout: Layout) -> ir.Function:
+    """outliers(record, found, out): out [64] += the outliers of a row times their columns of the record."""
+    lanes, ints, floats = machine.lanes, ir.VectorType(I32, machine.lanes), ir.VectorType(F32, machine.lanes)
+    with function(module, "outliers", 3, internal=True) as (e, (record, found, out)):
+        b = e.b
+        with e.each(const(0), b.zext(e.load(I32, found, 4), I64)) as i:
+            entry = b.add(e.at(found, 8), b.shl(i, const(3)))
+            k, x = b.zext(e.load(I32, entry, 4), I64), e.broadcast(e.load(F32, e.at(entry, 4), 4), lanes)
+            in_half = const(GROUP * layout.bits // 8)
+            half, rest = b.udiv(k, in_half), b.urem(k, in_half)
+            words = b.add(record, b.mul(b.lshr(rest, const(2)), const(4 * PANEL)))
+            bit = b.add(b.shl(b.and_(rest, const(3)), const(3)), b.shl(half, const(2)))
+            bit = e.broadcast(b.trunc(bit, I32), lanes)
+            group = b.mul(b.udiv(k, const(layout.group_size)), const(PANEL))
+            for first in range(0, PANEL, lanes):
+                shifted = b.lshr(e.load(ints, e.at(words, 4 * first), 32), bit)
+                if layout.scales is None or layout.zeros is None:
+                    weight, factor = b.sext(b.trunc(shifted, ir.VectorType(I8, lanes)), ints), x
+                else:
+                    zero = b.add(e.at(record, layout.zeros + first), group)
+                    zero = b.zext(e.load(ir.VectorType(I8, lanes), zero, 8), ints)
+                    weight = b.sub(b.and_(shifted, splat(I32, 15, lanes)), zero)
+                    scale = b.add(e.at(record, layout.scales + 2 * first), b.shl(group, const(1)))
+                    factor = b.fmul(x, e.load_floats("fp16", scale, lanes))
+                to = e.at(out, 4 * first)
+                sums = e.load(floats, to, 4)
+                e.store(
+                    e.call(f"llvm.fma.v{lanes}f32", floats, b.sitofp(weight, floats), factor, sums), to, 4
+                )
+    return e.function

@@ -5,16 +5,16 @@ k, by operations that do not depend on the number of rows or on the piece: a row
 and with any number of threads.
 
 Words: RECORDS [PANELS, GROUPS]; BIAS bfloat16 [PANELS * 64], or for 8-bit weights their scales, float32 of that size;
-Y [rows, PANELS * 64], bfloat16, for 8-bit weights float32; Q, Q_SCALES, Q_SUMS: see `Quantised`; ROWS_AT: the address
-of the number of rows.
+Y [rows, PANELS * 64], bfloat16, for 8-bit weights float32; Q, Q_SCALES, Q_SUMS, OUTLIERS: see `Quantised`; ROWS_AT:
+the address of the number of rows.
 """
 
 from llvmlite import ir
 
-from llmcli_kernels.int4_linear.native.block import TILES, Block, Operands
-from llmcli_kernels.int4_linear.native.quantise import Quantised
+from llmcli_kernels.int4_linear.native.block import TILES, Block, Operands, emit_outliers
+from llmcli_kernels.int4_linear.native.quantise import OUTLIER_WORDS, Quantised
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout
-from llmcli_kernels.native.emit import F32, I8, Emit, Value, const
+from llmcli_kernels.native.emit import F32, I8, I32, Emit, Value, const
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
 from llmcli_kernels.native.machine import Machine
@@ -23,7 +23,7 @@ MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie
 RANGES_PER_THREAD = 16  # of panels: a thread that is held up leaves its share to the others
 PREFETCHING = 8  # added to the number of rows, names the form of a block that prefetches
 
-(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, ROWS_AT, GROUPS, PANELS, RANGES) = range(10)  # words
+(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, RANGES) = range(11)  # words
 
 
 def product_stage(
@@ -45,6 +45,7 @@ def product_stage(
     args = words(
         *(records, bias, y),
         *(quantised.q.data_ptr(), quantised.scales.data_ptr(), quantised.sums.data_ptr()),
+        quantised.outliers.data_ptr(),
         *(rows_at, groups, panels, min(panels, RANGES_PER_THREAD * threads) if threads > 1 else 1),
     )
     return Stage(compiled.kernel("product"), args)
@@ -103,14 +104,17 @@ class _Product:
         the hardware does not foresee.
         """
         machine, forms = self.machine, {}
+        outliers = emit_outliers(self.module, machine, self.layout)
         for rows, tiles in self.tiles.items():
             # Several blocks have at least half the most rows each.
             shared = 2 * rows >= max(self.tiles) or not machine.vnni
             for ahead in [0] * machine.vnni + [2 * self.layout.nbytes] * shared:
-                with function(self.module, f"block{rows}_{ahead}", 5, internal=True) as (e, args):
-                    block = Block(e, machine, self.layout, Operands(*args), rows, self.activation_group)
+                with function(self.module, f"block{rows}_{ahead}", 6, internal=True) as (e, args):
+                    operands = Operands(*args)
+                    block = Block(e, machine, self.layout, operands, rows, self.activation_group)
                     for first_tile in range(0, PANEL // machine.lanes, tiles):
                         block.emit(first_tile, tiles, ahead)
+                    _add_outliers(e, outliers, operands, rows)
                 forms[rows + (PREFETCHING if ahead else 0)] = e.function
         return forms
 
@@ -155,6 +159,7 @@ class _Product:
                 b.add(q, b.mul(item, const(GROUP))),
                 b.add(scales, b.mul(item, const(self.item_bytes))),
                 b.add(sums, b.mul(item, const(self.item_bytes))),
+                b.add(word(e, args, OUTLIERS), b.mul(item, const(4 * OUTLIER_WORDS))),
                 b.add(out, b.mul(start, const(4 * PANEL))),
             ]
             form = b.add(b.sub(stop, start), b.select(prefetching, const(PREFETCHING), const(0)))
@@ -190,6 +195,13 @@ class _Product:
                 if eight:
                     values = b.fmul(values, e.load_floats("fp32", e.at(scales, 4 * i), lanes))
                 e.store_floats(kind, values, e.at(to, size * i))
+
+
+def _add_outliers(e: Emit, outliers: ir.Function, operands: Operands, rows: int) -> None:
+    for m in range(rows):
+        found = e.at(operands.outliers, 4 * OUTLIER_WORDS * m)
+        with e.b.if_then(e.b.icmp_unsigned(">", e.load(I32, found, 4), ir.Constant(I32, 0)), likely=False):
+            e.b.call(outliers, [operands.record, found, e.at(operands.out, 4 * PANEL * m)])
 
 
 def _divide_up(e: Emit, x: Value, y: Value) -> Value:

@@ -1,6 +1,10 @@
-"""Activations as int8, and the kernel that makes them.
+"""Activations as int8, but for the few that are far larger than the rest, and the kernel that makes them.
 
 x is held as q * a with q = rint(127 x / peak), a = peak / 127 and peak = max |x| over ACTIVATION_GROUP neighbouring k.
+One large x would leave its neighbours few steps, so those above OUTLIER times the mean |x| of their row count as 0
+there and stand beside, in float32 (LLM.int8, Dettmers et al., arXiv 2208.07339). A record keeps MOST_OUTLIERS at most;
+where a row has more in one, they are no exception but the rule there, and are quantised.
+
 A group with an inf or NaN has q = 0 and that a, which makes its whole row of a product NaN.
 """
 
@@ -11,16 +15,19 @@ from llvmlite import ir
 from torch import Tensor
 
 from llmcli_kernels.int4_linear.native.records import GROUP
-from llmcli_kernels.native.emit import F32, I8, I32, Emit, Value, const, splat
+from llmcli_kernels.native.emit import F32, I8, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
 from llmcli_kernels.native.machine import Machine
+from llmcli_kernels.native.math import sum_lanes
 
-ITEMS_PER_PIECE = 64  # (row, group) pairs; fewer are not worth sharing out
+OUTLIER = 8.0  # times the mean: 6.4 standard deviations of normal numbers, one in 10^10
+MOST_OUTLIERS = 7
+OUTLIER_WORDS = 16  # int32 of a (row, record): their number, nothing, then pairs of k and x
 FLOAT_INF_BITS = 0x7F800000
 SMALLEST_PEAK_BITS = (127 - 100) << 23  # 2**-100: a group of zeros must not divide by zero
 
-X, Q, SCALES, SUMS, ROWS_AT, GROUPS = range(6)  # words
+X, Q, SCALES, SUMS, OUTLIERS, ROWS_AT, GROUPS = range(7)  # words
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +38,14 @@ class Quantised:
         q: int8 [K / 128, rows, 128], for as many rows as a product has.
         scales: float32 [K / 128, rows, 128 / activation group]: the a above.
         sums: int32, like scales: minus the sum of q.
+        outliers: int32 [K / 128, rows, OUTLIER_WORDS].
         activation_group: k that share a scale.
     """
 
     q: Tensor
     scales: Tensor
     sums: Tensor
+    outliers: Tensor
     activation_group: int
 
     @classmethod
@@ -46,6 +55,7 @@ class Quantised:
             torch.empty(rows * k, dtype=torch.int8),
             torch.empty(parts, dtype=torch.float32),
             torch.empty(parts, dtype=torch.int32),
+            torch.empty(rows * k // GROUP * OUTLIER_WORDS, dtype=torch.int32),
             activation_group,
         )
 
@@ -59,6 +69,7 @@ def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: in
         quantised.q.data_ptr(),
         quantised.scales.data_ptr(),
         quantised.sums.data_ptr(),
+        quantised.outliers.data_ptr(),
         rows_at,
         k // GROUP,
     )
@@ -66,58 +77,120 @@ def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: in
 
 
 def emit(module: ir.Module, machine: Machine, activation_group: int) -> None:
-    """The kernel "quantise": pieces of ITEMS_PER_PIECE (row, group) pairs in the order of Q."""
-
-    def count(e: Emit, args: Value) -> Value:
-        items = e.b.mul(_rows(e, args), word(e, args, GROUPS))
-        return e.b.sdiv(e.b.add(items, const(ITEMS_PER_PIECE - 1)), const(ITEMS_PER_PIECE))
-
-    pieces_function(module, "quantise", count)
-    item_bytes = 4 * GROUP // activation_group
-    with function(module, "quantise", 2) as (e, (args, piece)):
-        b = e.b
-        x, q, scales, sums = (word(e, args, i) for i in (X, Q, SCALES, SUMS))
-        rows, groups = _rows(e, args), word(e, args, GROUPS)
-        first = b.mul(piece, const(ITEMS_PER_PIECE))
-        with e.each(first, e.smaller(b.add(first, const(ITEMS_PER_PIECE)), b.mul(rows, groups))) as item:
-            row, group = b.srem(item, rows), b.sdiv(item, rows)
-            _quantise(
-                e,
-                machine.lanes,
-                activation_group,
-                b.add(x, b.mul(b.add(b.mul(row, groups), group), const(2 * GROUP))),
-                b.add(q, b.mul(item, const(GROUP))),
-                b.add(scales, b.mul(item, const(item_bytes))),
-                b.add(sums, b.mul(item, const(item_bytes))),
-            )
+    """The kernel "quantise": a piece is a row."""
+    pieces_function(module, "quantise", _rows)
+    with function(module, "quantise", 2) as (e, (args, row)):
+        _Row(e, machine.lanes, activation_group, args, row).emit()
 
 
 def _rows(e: Emit, args: Value) -> Value:
     return word(e, word(e, args, ROWS_AT), 0)
 
 
-def _quantise(
-    e: Emit, lanes: int, activation_group: int, x: Value, q: Value, scales: Value, sums: Value
-) -> None:
-    """128 bfloat16 at x -> int8 at q, and for each activation group its scale and minus the sum of its q."""
-    b, ints, floats = e.b, ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
-    for part in range(GROUP // activation_group):
-        starts = range(part * activation_group, (part + 1) * activation_group, lanes)
-        bits = [b.bitcast(e.load_floats("bf16", e.at(x, 2 * k), lanes), ints) for k in starts]
+class _Row:
+    """One row of activations."""
+
+    def __init__(self, e: Emit, lanes: int, activation_group: int, args: Value, row: Value) -> None:
+        self.e, self.lanes, self.activation_group = e, lanes, activation_group
+        self.ints, self.floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
+        self.groups, self.rows, self.row = word(e, args, GROUPS), _rows(e, args), row
+        self.x = e.b.add(word(e, args, X), e.b.mul(row, e.b.mul(self.groups, const(2 * GROUP))))
+        self.q, self.scales, self.sums, self.outliers = (
+            word(e, args, i) for i in (Q, SCALES, SUMS, OUTLIERS)
+        )
+
+    def emit(self) -> None:
+        e, b = self.e, self.e.b
+        limit = self._limit()
+        item_bytes = 4 * GROUP // self.activation_group
+        with e.each(const(0), self.groups) as group:
+            item = b.add(b.mul(group, self.rows), self.row)
+            x = b.add(self.x, b.mul(group, const(2 * GROUP)))
+            found = b.add(self.outliers, b.mul(item, const(4 * OUTLIER_WORDS)))
+            largest = self._keep_outliers(x, found, limit)
+            for part in range(GROUP // self.activation_group):
+                at = b.add(b.mul(item, const(item_bytes)), const(4 * part))
+                q = b.add(self.q, b.add(b.mul(item, const(GROUP)), const(part * self.activation_group)))
+                source = e.at(x, 2 * part * self.activation_group)
+                self._quantise(source, q, b.add(self.scales, at), b.add(self.sums, at), largest)
+
+    def _limit(self) -> Value:
+        """OUTLIER times the mean size; nothing is larger than NaN or inf."""
+        e, b = self.e, self.e.b
+        sums = b.alloca(self.floats)
+        sums.align = 64
+        b.store(splat(F32, 0.0, self.lanes), sums)
+        with e.each(const(0), self.groups) as group:
+            x = b.add(self.x, b.mul(group, const(2 * GROUP)))
+            sizes = [
+                self._size(e.load_floats("bf16", e.at(x, 2 * k), self.lanes)) for k in self._starts(GROUP)
+            ]
+            b.store(b.fadd(b.load(sums), e.pairwise(b.fadd, sizes)), sums)
+        total = sum_lanes(e, b.load(sums))
+        numbers = b.uitofp(b.mul(self.groups, const(GROUP)), F32)
+        return b.fmul(b.fdiv(total, numbers), ir.Constant(F32, OUTLIER))
+
+    def _keep_outliers(self, x: Value, found: Value, limit: Value) -> Value:
+        """Write a record's outliers to `found`; returns the limit, or inf where there are too many."""
+        e, b = self.e, self.e.b
+        above = self._broadcast(limit)
+        counts = []
+        for k in self._starts(GROUP):
+            size = self._size(e.load_floats("bf16", e.at(x, 2 * k), self.lanes))
+            counts.append(b.zext(b.fcmp_ordered(">", size, above), self.ints))
+        count = e.call(f"llvm.vector.reduce.add.v{self.lanes}i32", I32, e.pairwise(b.add, counts))
+        few = b.icmp_unsigned("<=", count, ir.Constant(I32, MOST_OUTLIERS))
+        count = b.select(few, count, ir.Constant(I32, 0))
+        e.store(count, found, 4)
+        with b.if_then(b.icmp_unsigned(">", count, ir.Constant(I32, 0)), likely=False):
+            self._write_outliers(x, found, limit)
+        return b.select(few, limit, ir.Constant(F32, float("inf")))
+
+    def _write_outliers(self, x: Value, found: Value, limit: Value) -> None:
+        e, b = self.e, self.e.b
+        with b.goto_entry_block():
+            place = b.alloca(I64)
+        b.store(e.at(found, 8), place)
+        with e.each(const(0), const(GROUP)) as k:
+            value = e.load_floats("bf16", b.add(x, b.shl(k, const(1))), 1)
+            value = b.extract_element(value, ir.Constant(I32, 0))
+            size = e.call("llvm.fabs.f32", F32, value)
+            with b.if_then(b.fcmp_ordered(">", size, limit)):
+                to = b.load(place)
+                e.store(b.trunc(k, I32), to, 4)
+                e.store(value, e.at(to, 4), 4)
+                b.store(e.at(to, 8), place)
+
+    def _quantise(self, x: Value, q: Value, scale: Value, total: Value, limit: Value) -> None:
+        """An activation group at x -> int8 at q, its scale and minus the sum of its q; above the limit is 0."""
+        e, b, lanes, ints, floats = self.e, self.e.b, self.lanes, self.ints, self.floats
+        above, starts = self._broadcast(limit), self._starts(self.activation_group)
+        values = [e.load_floats("bf16", e.at(x, 2 * k), lanes) for k in starts]
+        zero = splat(F32, 0.0, lanes)
+        values = [b.select(b.fcmp_ordered(">", self._size(v), above), zero, v) for v in values]
         # Magnitudes compare as integers, where a NaN is larger than all numbers and is not lost.
-        sizes = [b.and_(value, splat(I32, 0x7FFFFFFF, lanes)) for value in bits]
+        sizes = [b.bitcast(self._size(value), ints) for value in values]
         size = e.pairwise(lambda one, two: e.call(f"llvm.umax.v{lanes}i32", ints, one, two), sizes)
         peak = e.call(f"llvm.vector.reduce.umax.v{lanes}i32", I32, size)
         finite = b.icmp_unsigned("<", peak, ir.Constant(I32, FLOAT_INF_BITS))
         mask = e.broadcast(b.sext(finite, I32), lanes)
         peak = b.bitcast(e.call("llvm.umax.i32", I32, peak, ir.Constant(I32, SMALLEST_PEAK_BITS)), F32)
-        e.store(b.fdiv(peak, ir.Constant(F32, 127.0)), e.at(scales, 4 * part), 4)
+        e.store(b.fdiv(peak, ir.Constant(F32, 127.0)), scale, 4)
         usable = b.select(finite, peak, ir.Constant(F32, 1.0))
         inverse = e.broadcast(b.fdiv(ir.Constant(F32, 127.0), usable), lanes)
         integers = []
-        for k, value in zip(starts, bits, strict=True):
-            scaled = b.fmul(b.bitcast(b.and_(value, mask), floats), inverse)
+        for k, value in zip(starts, values, strict=True):
+            scaled = b.fmul(b.bitcast(b.and_(b.bitcast(value, ints), mask), floats), inverse)
             integers.append(b.fptosi(e.call(f"llvm.rint.v{lanes}f32", floats, scaled), ints))
             e.store(b.trunc(integers[-1], ir.VectorType(I8, lanes)), e.at(q, k), 8)
-        total = e.call(f"llvm.vector.reduce.add.v{lanes}i32", I32, e.pairwise(b.add, integers))
-        e.store(b.neg(total), e.at(sums, 4 * part), 4)
+        added = e.call(f"llvm.vector.reduce.add.v{lanes}i32", I32, e.pairwise(b.add, integers))
+        e.store(b.neg(added), total, 4)
+
+    def _starts(self, count: int) -> range:
+        return range(0, count, self.lanes)
+
+    def _size(self, values: Value) -> Value:
+        return self.e.call(f"llvm.fabs.v{values.type.count}f32", values.type, values)
+
+    def _broadcast(self, value: Value) -> Value:
+        return self.e.broadcast(value, self.lanes)

@@ -4,8 +4,8 @@
 to PANELS_PER_PIECE panels, so that neighbouring pieces read a file in its order. Both work on 8 lanes on every machine:
 8 words of columns are the 64 rows of a panel, and turning 8 by 8 words in registers costs less than reading them.
 
-Words: WEIGHTS, ZEROS, SCALES: the parts of the weight; RECORDS [PANELS, GROUPS]; REPEATS: neighbouring records that share
-a scale; WIDTH: scales of a row, from one row to the next.
+Words: WEIGHTS, ZEROS, SCALES: the parts of the weight; RECORDS [PANELS, GROUPS]; REPEATS: neighbouring records that
+share a scale; WIDTH: how many scales a row of the weight has.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def to_records(host: Host, parts: Sequence[Part]) -> PackedRecords:
     layout = Layout(4, min(group_size, GROUP))
     num_panels = [-(-part.N // PANEL) for part in parts]
     records = torch.empty(sum(num_panels), k // GROUP, layout.nbytes, dtype=torch.uint8)
-    stages, kept = [], []
+    stages, kept = [], []  # the tensors are kept until the stages have run
     for part, room in zip(parts, records.split(num_panels), strict=True):
         tensors = (*_filled(part), room)
         kept.append(tensors)
