@@ -179,10 +179,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--awq", action="store_true", help="int4 AWQ (gemm, group 128) instead of bfloat16")
     parser.add_argument("--layers", type=int, help="fewer layers than the real model, for a quick trial")
+    parser.add_argument("--positions", type=int, help="longest context, instead of the real model's")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    config = dict(SHAPES[args.shape]) | ({"num_hidden_layers": args.layers} if args.layers else {})
+    changes = {"num_hidden_layers": args.layers, "max_position_embeddings": args.positions}
+    config = dict(SHAPES[args.shape]) | {name: value for name, value in changes.items() if value}
     config["dtype"] = "float16" if args.awq else "bfloat16"
     if args.awq:
         config["quantization_config"] = {

@@ -1,0 +1,1 @@
+"""What `scripts/measure_accuracy.py` is made of: the models it measures, teacher forcing, the figures."""
