@@ -19,7 +19,13 @@ GIB = 1 << 30
 MIB = 1 << 20
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 DEVICES = ("auto", "cuda", "cpu")
-DEVICE_OF_KERNELS = {"triton": "cuda", "cpu": "cpu", "torch": "cpu"}  # those that run on one only
+DEVICE_OF_KERNELS = {
+    "triton": "cuda",
+    "cpu": "cpu",
+    "avx2": "cpu",
+    "torch": "cpu",
+}  # those that run on one only
+NATIVE_KERNELS = ("auto", "cpu", "avx2")  # on a CPU: those with integer products
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LM_HEADS = ("auto", "int8", "full")
 KV_DTYPES = ("int8", "fp8")  # of the KV cache alone, with a scale for every token and head

@@ -11,6 +11,7 @@ from llmcli.config import (
     GIB,
     KV_DTYPES,
     MIB,
+    NATIVE_KERNELS,
     EngineConfig,
     HardwareFacts,
     ModelFacts,
@@ -198,7 +199,7 @@ def _resolve_dtype(
     if model.checkpoint_dtype == "float32":
         reasons["dtype"] = "the checkpoint's"
         return "float32"
-    if model.quantized_bytes and hardware.native_kernels and config.kernels in ("auto", "cpu"):
+    if model.quantized_bytes and hardware.native_kernels and config.kernels in NATIVE_KERNELS:
         reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; 4-bit layers multiply in integers here"
         return "bfloat16"
     if hardware.fast_bfloat16:
@@ -220,7 +221,12 @@ def _resolve_lm_head(
     if config.lm_head != "auto":
         reasons["lm_head"] = "option"
         return config.lm_head
-    if kernels == "cpu" and dtype == "bfloat16" and hardware.native_kernels and model.quantized_bytes:
+    if (
+        kernels in NATIVE_KERNELS
+        and dtype == "bfloat16"
+        and hardware.native_kernels
+        and model.quantized_bytes
+    ):
         reasons["lm_head"] = "beside 4-bit layers, as fast as memory is"
         return "int8"
     reasons["lm_head"] = "as in the checkpoint"

@@ -105,6 +105,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("kv_cache_dtype", "int4", "--kv-cache-dtype must be auto, int8 or fp8, got int4"),
     ("kv_cache_dtype", "float16", "got float16"),
     ("kv_cache_dtype", ["int8"], "--kv-cache-dtype must be"),
+    ("lm_head", "int4", "--lm-head must be auto, int8 or full, got int4"),
     ("kv_cache_memory", "1G", "--kv-cache-memory must be a positive integer, got 1G"),
     ("gpu_memory_utilization", 0, "above 0 and at most 1, got 0"),
     ("gpu_memory_utilization", 1.01, "got 1.01"),

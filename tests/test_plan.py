@@ -47,7 +47,9 @@ TINY = ModelFacts(
 )
 
 
-def machine(free: int, *, cores: int = 4, fast_bfloat16: bool = True, native_kernels: bool = False) -> HardwareFacts:
+def machine(
+    free: int, *, cores: int = 4, fast_bfloat16: bool = True, native_kernels: bool = False
+) -> HardwareFacts:
     return HardwareFacts(
         total_memory=2 * free,
         free_memory=free,
@@ -233,6 +235,7 @@ OPTIONS = st.fixed_dictionaries(
         "kv_cache_memory": st.integers(1, 1 << 38),
         "dtype": st.sampled_from(["float32", "bfloat16"]),
         "kv_cache_dtype": st.sampled_from(["auto", "int8", "fp8"]),
+        "lm_head": st.sampled_from(["auto", "int8", "full"]),
     },
 )
 
@@ -260,3 +263,38 @@ def test_the_share_of_memory_bounds_the_plan() -> None:
     assert total(half) <= 16 * GIB
     with pytest.raises(DoesNotFitError, match=r"free memory is .* MiB"):
         resolve(EngineConfig(gpu_memory_utilization=0.01), LLAMA_7B_AWQ, machine(8 * GIB))
+
+
+AWQ_HEADS: list[tuple[dict[str, Any], bool, str, str]] = [
+    ({}, True, "bfloat16", "int8"),
+    ({"kernels": "avx2"}, True, "bfloat16", "int8"),
+    ({"kernels": "torch"}, True, "float32", "full"),
+    ({"dtype": "float32"}, True, "float32", "full"),
+    ({"lm_head": "full"}, True, "bfloat16", "full"),
+    ({"lm_head": "int8"}, False, "float32", "int8"),
+    ({}, False, "float32", "full"),
+]
+
+
+@pytest.mark.parametrize(("options", "native", "dtype", "lm_head"), AWQ_HEADS)
+def test_integer_kernels_bring_bfloat16_and_an_int8_head_to_4_bit_models(
+    options: dict[str, Any], native: bool, dtype: str, lm_head: str
+) -> None:
+    hardware = machine(16 * GIB, fast_bfloat16=False, native_kernels=native)
+    plan = resolve(EngineConfig(**options), LLAMA_7B_AWQ, hardware)
+    assert (plan.dtype, plan.lm_head) == (dtype, lm_head)
+    assert plan.reasons["lm_head"]
+
+
+def test_dense_models_keep_their_head() -> None:
+    plan = resolve(EngineConfig(dtype="bfloat16"), TINY, machine(GIB, native_kernels=True))
+    assert plan.lm_head == "full"
+
+
+@pytest.mark.parametrize(
+    ("tied", "saved"), [(False, 32000 * (4096 * 2 - 4096 - 4)), (True, -32000 * (4096 + 4))]
+)
+def test_the_bytes_of_an_int8_head_are_counted(tied: bool, saved: int) -> None:
+    """A tied one is a copy beside the embedding."""
+    model = replace(LLAMA_7B_AWQ, tied=tied)
+    assert model.weight_bytes("bfloat16") - model.weight_bytes("bfloat16", "int8") == saved

@@ -7,6 +7,7 @@ models or engines. The engine's builder calls `select` once and passes the set d
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -64,8 +65,9 @@ def select(device: str, name: str = "auto", *, tuning_file: Path | None = None) 
     Args:
         device: "cpu" or "cuda".
         name: "auto" (the fastest one for the device) or one of
-            cpu: "cpu", "torch" (only what torch ships: 4-bit layers with bfloat16 activations are then exact up to
-            bfloat16 rounding), "reference" (plain float32 PyTorch, slow);
+            cpu: "cpu", "avx2" (the same as on a processor with nothing better), "torch" (only what torch ships: 4-bit
+            layers with bfloat16 activations are then exact up to bfloat16 rounding), "reference" (plain float32
+            PyTorch, slow);
             cuda: "triton", "reference".
         tuning_file: rows of a user's own that the Triton kernels' table starts with, see `tuning.py`.
 
@@ -128,14 +130,14 @@ def _torch_set(_: Path | None) -> KernelSet:
     )
 
 
-def _cpu_set(tuning_file: Path | None) -> KernelSet:
-    """The torch set, with native kernels for all that they can do."""
-    torch_set = replace(_torch_set(tuning_file), name="cpu")
+def _cpu_set(tuning_file: Path | None, machine: str | None = None) -> KernelSet:
+    """The torch set, with native kernels for all that they can do; of a machine by name, or the best that this is."""
+    torch_set = replace(_torch_set(tuning_file), name=machine or "cpu")
     try:
         from llmcli_kernels.native.host import Host
         from llmcli_kernels.native.object_cache import default_folder
 
-        host = Host(default_folder())
+        host = Host(default_folder(), machine)
     except (
         Exception
     ) as error:  # another system or processor, no llvmlite: whatever it is, torch can do the work
@@ -155,7 +157,7 @@ def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
     int4 = NativeInt4Linear(host, torch_set.pack_int4, torch_set.int4_linear)
     int8 = NativeInt8Linear(host, torch_set.pack_int8, torch_set.int8_linear)
     native = _assemble(
-        name="cpu",
+        name=torch_set.name,
         rms_norm=NativeRmsNorm(host, torch_set.rms_norm),
         add_rms_norm=NativeAddRmsNorm(host, torch_set.add_rms_norm),
         rope_kv_write=NativeRopeKvWrite(host, torch_set.rope_kv_write),
@@ -230,6 +232,11 @@ _CHECKS: dict[str, Callable[..., None]] = {
 
 # The first set of a device is its "auto".
 _BUILDERS: dict[str, dict[str, Callable[[Path | None], KernelSet]]] = {
-    "cpu": {"cpu": _cpu_set, "torch": _torch_set, "reference": _reference_set},
+    "cpu": {
+        "cpu": _cpu_set,
+        "avx2": partial(_cpu_set, machine="avx2"),
+        "torch": _torch_set,
+        "reference": _reference_set,
+    },
     "cuda": {"triton": _triton_set, "reference": _reference_set},
 }

@@ -141,7 +141,7 @@ Kernels = Annotated[
     _option(
         "--kernels",
         metavar="NAME",
-        help="Kernel set: auto, triton (GPU), cpu, torch or reference.",
+        help="Kernel set: auto, triton (GPU), cpu, avx2, torch or reference.",
         panel=ENGINE,
     ),
 ]

@@ -4,50 +4,47 @@ import torch
 
 from llmcli.model.forward_batch import ForwardBatch
 from llmcli.runtime.transfer import to_device
-from llmcli.scheduler.step import Step
+from llmcli.scheduler.step import SequenceSlice, Step
 from llmcli_kernels.paged_attention import AttentionBatch
 
 CPU = torch.device("cpu")
 
 
 def build_batch(step: Step, block_size: int, device: torch.device = CPU) -> ForwardBatch:
-    """Flatten the slices of a step into one row per token, for a model on `device`."""
+    """Flatten the slices of a step into one row per token, for a model on `device`.
+
+    Lists, and a tensor of each in the end: a step of a few tokens is done before torch has started ten operations.
+    """
     token_ids: list[int] = []
-    starts = [0]
+    positions: list[int] = []
+    slots: list[int] = []
+    starts, sample_rows = [0], []
     for part in step.slices:
         token_ids.extend(part.token_ids)
+        positions.extend(range(part.start, part.end))
+        slots.extend(_slots(part, block_size))
         starts.append(len(token_ids))
+        if part.sample is not None:
+            sample_rows.append(len(token_ids) - 1)
     width = max(len(part.block_ids) for part in step.slices)
-    tables = torch.tensor(
-        [part.block_ids + (0,) * (width - len(part.block_ids)) for part in step.slices], dtype=torch.int64
-    )
-    positions, sequences = _positions(step, starts)
-    blocks = tables[sequences, positions // block_size]
-    sample_rows = [starts[i + 1] - 1 for i, part in enumerate(step.slices) if part.sample is not None]
-    ids, positions, slots, tables, rows = to_device(
-        (
-            torch.tensor(token_ids, dtype=torch.int64),
-            positions,
-            blocks * block_size + positions % block_size,
-            tables,
-            torch.tensor(sample_rows, dtype=torch.int64),
-        ),
-        device,
-    )
+    tables = [part.block_ids + (0,) * (width - len(part.block_ids)) for part in step.slices]
+    lists = (token_ids, positions, slots, sample_rows, tables)
+    tensors = [torch.tensor(numbers, dtype=torch.int64) for numbers in lists]
+    ids_on, positions_on, slots_on, rows_on, tables_on = to_device(tensors, device)
     return ForwardBatch(
-        token_ids=ids,
-        positions=positions,
-        slots=slots,
+        token_ids=ids_on,
+        positions=positions_on,
+        slots=slots_on,
         attention=AttentionBatch(
-            query_starts=tuple(starts), kv_lens=tuple(part.end for part in step.slices), block_tables=tables
+            query_starts=tuple(starts),
+            kv_lens=tuple(part.end for part in step.slices),
+            block_tables=tables_on,
         ),
-        sample_rows=rows,
+        sample_rows=rows_on,
     )
 
 
-def _positions(step: Step, starts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each row its position in its sequence, and which slice it belongs to; both [T] int64."""
-    counts = torch.tensor([len(part.token_ids) for part in step.slices], dtype=torch.int64)
-    sequences = torch.repeat_interleave(torch.arange(len(step.slices)), counts)
-    offsets = torch.tensor([part.start - start for part, start in zip(step.slices, starts, strict=False)])
-    return torch.arange(starts[-1]) + offsets[sequences], sequences
+def _slots(part: SequenceSlice, block_size: int) -> list[int]:
+    """Where the keys and values of a slice go."""
+    blocks = part.block_ids
+    return [blocks[p // block_size] * block_size + p % block_size for p in range(part.start, part.end)]

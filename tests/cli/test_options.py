@@ -53,6 +53,7 @@ def test_no_options_are_the_defaults_of_the_engine_and_no_sampling_overrides(und
         ("--block-size", "32", "block_size", 32),
         ("--dtype", "float32", "dtype", "float32"),
         ("--kv-cache-dtype", "int8", "kv_cache_dtype", "int8"),
+        ("--lm-head", "full", "lm_head", "full"),
     ],
 )
 def test_an_engine_option_reaches_the_config(

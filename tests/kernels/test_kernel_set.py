@@ -14,7 +14,7 @@ def test_auto_on_a_cpu_is_the_cpu_set():
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "triton"), ("tpu", "auto"), ("tpu", "cpu")])
 def test_an_unknown_set_is_an_error_that_lists_the_known_ones(device: str, name: str):
-    with pytest.raises(ValueError, match=f"{name}.*{device}.*cpu: auto, cpu, torch, reference"):
+    with pytest.raises(ValueError, match=f"{name}.*{device}.*cpu: auto, cpu, avx2, torch, reference"):
         select(device, name)
 
 
