@@ -40,7 +40,7 @@ class KernelSet:
     Attributes:
         name: which implementations these are.
         device: the kind of device they run on.
-        without_native: why the set "cpu" has torch's kernels only; None where it has native ones, and for other sets.
+        trouble: tells why a set that should have native kernels uses torch's instead, as far as is known yet; or None.
     """
 
     name: str
@@ -56,7 +56,7 @@ class KernelSet:
     silu_mul: Callable[[LinearOutput], Tensor]
     sample: Callable[[Tensor, SamplingBatch], tuple[Tensor, Tensor]]
     fuse_decoder: Callable[[DecoderParts, tuple[PagedKV, ...]], FusedDecoder | None] = no_fusion
-    without_native: str | None = None
+    trouble: Callable[[], str | None] = lambda: None
 
 
 def select(device: str, name: str = "auto", *, tuning_file: Path | None = None) -> KernelSet:
@@ -138,10 +138,9 @@ def _cpu_set(tuning_file: Path | None, machine: str | None = None) -> KernelSet:
         from llmcli_kernels.native.object_cache import default_folder
 
         host = Host(default_folder(), machine)
-    except (
-        Exception
-    ) as error:  # another system or processor, no llvmlite: whatever it is, torch can do the work
-        return replace(torch_set, without_native=f"{type(error).__name__}: {error}")
+    except Exception as error:  # no llvmlite, another processor: whatever it is, torch can do the work
+        reason = f"{type(error).__name__}: {error}"
+        return replace(torch_set, trouble=lambda: reason)
     return _with_native_kernels(host, torch_set)
 
 
@@ -169,7 +168,11 @@ def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
         silu_mul=NativeSiluMul(host, torch_set.silu_mul),
         sample=torch_set.sample,
     )
-    return replace(native, fuse_decoder=lambda parts, kvs: fuse(host, int4, parts, kvs))
+    return replace(
+        native,
+        fuse_decoder=lambda parts, kvs: fuse(host, int4, parts, kvs),
+        trouble=lambda: int4.unavailable,
+    )
 
 
 def _triton_set(tuning_file: Path | None) -> KernelSet:

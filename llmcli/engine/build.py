@@ -141,8 +141,6 @@ def _load_runner(
             kernels = select(config.device, config.kernels)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if kernels.without_native is not None:
-        warn(f"only PyTorch's own kernels run here, which are slower: {kernels.without_native}")
     imported = time.monotonic()
     dtype = getattr(torch, config.dtype)
     weights = load_weights(
@@ -154,6 +152,8 @@ def _load_runner(
         device=config.device,
         lm_head=config.lm_head,
     )
+    if trouble := kernels.trouble():
+        warn(f"PyTorch's own kernels are used, which are slower: {trouble}")
     if config.device == "cuda":
         torch.cuda.empty_cache()  # what packing took and the KV cache is to have
     elapsed = time.monotonic() - imported

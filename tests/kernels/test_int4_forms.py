@@ -157,8 +157,8 @@ def test_a_stack_of_unlike_parts_is_refused():
 
 def test_a_weight_in_columns_is_tested_and_packed_natively():
     cpu = select("cpu", "cpu")
-    if cpu.without_native is not None:
-        pytest.skip(cpu.without_native)
+    if trouble := cpu.trouble():
+        pytest.skip(trouble)
     from llmcli_kernels.int4_linear.native.records import PackedRecords
 
     columns = make_columns(72, 256, 64)

@@ -95,7 +95,7 @@ def test_without_llvmlite_the_set_has_torchs_kernels_and_says_why():
             "-c",
             "import sys; sys.modules['llvmlite'] = None\n"
             "from llmcli_kernels import select\n"
-            "kernels = select('cpu'); print(kernels.name, kernels.without_native)",
+            "kernels = select('cpu'); print(kernels.name, kernels.trouble())",
         ],
         capture_output=True,
         text=True,

@@ -38,8 +38,8 @@ IDS = [7 * i % 211 for i in range(60)]
 
 def fused_runner(folder: Path, **options: Any) -> Runner:
     runner = load_runner(folder, "cpu", "bfloat16", **options)
-    if runner.decoder.kernels.without_native is not None:
-        pytest.skip(runner.decoder.kernels.without_native)
+    if trouble := runner.decoder.kernels.trouble():
+        pytest.skip(trouble)
     assert runner.decoder._fuse(runner.cache) is not None
     return runner
 

@@ -24,7 +24,7 @@ INT16_ROUNDER = 1.5 * 2**23
 INT16_LARGEST = 32767.0
 FLOAT_INF_BITS = 0x7F800000
 
-UNROLL = 4
+UNROLL = 2
 
 
 def power_of_two(e: Emit, x: Value, coefficients: tuple[float, ...]) -> Value:

@@ -19,8 +19,9 @@ from llmcli_kernels.paged_attention.native.form import SPLIT, Form
 from llmcli_kernels.paged_attention.native.operands import Operands
 from llmcli_kernels.paged_attention.native.weights import LEAST, Weights
 
-# Words of a layer. OUT [T, HQ, D] is contiguous; Q_STRIDE in bytes; GROUP query heads for each of KV_HEADS; SHIFT is the
-# block size's logarithm; FACTOR a float32, scale · log2 e; WINDOW below 2^31; PLAN_AT the address of a plan's block.
+# Words of a layer. OUT [T, HQ, D] is contiguous; Q_STRIDE in bytes; GROUP query heads for each of KV_HEADS; SHIFT is
+# the block size's logarithm; FACTOR a float32, scale · log2 e; WINDOW below 2^31; PLAN_AT the address of a plan's
+# block.
 Q, Q_STRIDE, OUT, KEYS, VALUES, KEY_SCALES, VALUE_SCALES, KV_HEADS, GROUP, SHIFT, FACTOR, WINDOW, PLAN_AT = (
     range(13)
 )
@@ -41,6 +42,7 @@ class _Attend:
     def __init__(self, module: ir.Module, form: Form) -> None:
         self.module, self.form, self.scratch = module, form, form.scratch
         self.floats = ir.VectorType(F32, form.lanes)
+        self.ahead = Ahead(form)
         self.operands, self.weights = Operands(module, form), Weights(module, form)
         self.score_blocks = {m: self._scores(m, n) for m, n in BLOCKS[form.lanes]}
         self.mix_blocks = {m: self._mix(m, n) for m, n in BLOCKS[form.lanes]}
@@ -99,7 +101,9 @@ class _Attend:
         following = b.select(more, self._place(e, scratch, after), place)
         with b.if_then(more):
             self._locate(e, following, work, after)
-        keys, values = ([scratch, place, following, word(e, work.args, i)] for i in (KEYS, VALUES))
+        many = b.icmp_signed(">=", work.rows, const(BLOCKS[form.lanes][0][0]))
+        early = b.select(many, *(const(self.ahead.early(many_rows=rows)) for rows in (True, False)))
+        keys, values = ([scratch, place, following, early, word(e, work.args, i)] for i in (KEYS, VALUES))
         b.call(operands.keys, keys)
         in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.score_blocks[m], [*keys, row]))
         factor = e.at(work.args, 8 * FACTOR)
@@ -121,22 +125,20 @@ class _Attend:
         in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.mix_blocks[m], [*values, row]))
 
     def _scores(self, m: int, n: int) -> ir.Function:
-        """(scratch, place, next, keys, row): products of m queries and the strip's keys."""
+        """(scratch, place, next, early, keys, row): products of m queries and the strip's keys."""
         form, width = self.form, 4 * self.form.lanes
         n, distance = min(n, 4), 4 * form.strip
-        with function(self.module, f"scores{m}", 5, internal=True) as (
-            e,
-            (scratch, _, following, address, row),
-        ):
+        with function(self.module, f"scores{m}", 6, internal=True) as (e, args):
+            scratch, _, following, _, address, row = args
             b, product = e.b, Product(e, form)
             queries = b.add(e.at(scratch, self.scratch.query), b.mul(row, const(4 * form.key_units)))
             out = b.add(e.at(scratch, self.scratch.scores), b.mul(row, const(distance)))
             turns = form.key_units // UNROLL
-            ahead = _FirstRows(e, Ahead(form, turns * 4 // n), following, address, row)
+            ahead = self._late(e, m, turns * 4 // n, following, address, row)
             for first in range(0, 4, n):
                 keys = e.at(scratch, self.scratch.keys + first * width)
                 operands = (queries, 4 * form.key_units, keys, distance)
-                each_turn = ahead.from_turn(const(first // n * turns))
+                each_turn = ahead(const(first // n * turns))
                 sums = product.add(product.zeros(m * n), m, form.key_units, *operands, each_turn)
                 for i, total in enumerate(sums):
                     at = e.at(out, i // n * distance + (first + i % n) * width)
@@ -144,17 +146,17 @@ class _Attend:
         return e.function
 
     def _mix(self, m: int, n: int) -> ir.Function:
-        """(scratch, place, next, values, row): sums of m rows, faded, plus the products of their weights and the strip's
-        values."""
+        """(scratch, place, next, early, values, row): sums of m rows, faded, plus their weights times the values."""
         form = self.form
-        with function(self.module, f"mix{m}", 5, internal=True) as (e, (scratch, _, following, address, row)):
+        with function(self.module, f"mix{m}", 6, internal=True) as (e, args):
+            scratch, _, following, _, address, row = args
             n = min(n, form.vectors)
             whole = form.vectors // n * n
             turns = form.value_units // UNROLL
-            ahead = _FirstRows(e, Ahead(form, turns * -(-form.vectors // n)), following, address, row)
+            ahead = self._late(e, m, turns * -(-form.vectors // n), following, address, row)
 
             def columns(n: int, first: Value) -> None:
-                each_turn = ahead.from_turn(e.b.mul(e.b.sdiv(first, const(n)), const(turns)))
+                each_turn = ahead(e.b.mul(e.b.sdiv(first, const(n)), const(turns)))
                 self._mix_columns(e, m, n, scratch, row, first, each_turn)
 
             with e.each(const(0), const(whole), n) as first:
@@ -205,6 +207,28 @@ class _Attend:
         for i, total in enumerate(sums):
             e.store(total, at(i), 4)
 
+    def _late(
+        self, e: Emit, m: int, turns: int, place: Value, tensor: Value, row: Value
+    ) -> Callable[[Value], Callable[[Value], None]]:
+        """What prefetches the late lines in so many turns, if a block has the first row.
+
+        Returns:
+            from the number of a loop's first turn to what the loop does in a turn.
+        """
+        b, ahead = e.b, self.ahead
+        start = ahead.early(many_rows=m == BLOCKS[self.form.lanes][0][0])
+        share = ahead.share(ahead.lines - start, turns)
+        limit = b.select(b.icmp_signed("==", row, const(0)), const(ahead.lines), const(0))
+
+        def loop(first: Value) -> Callable[[Value], None]:
+            def each_turn(turn: Value) -> None:
+                line = e.at(b.mul(b.add(first, turn), const(share)), start)
+                ahead.ask(e, place, tensor, line, limit, share)
+
+            return each_turn
+
+        return loop
+
     def _finish(self) -> ir.Function:
         """(scratch, rows, group, out, stride): the rows of a tile that has all of its positions."""
         form = self.form
@@ -241,21 +265,6 @@ class _Attend:
     def _total(self, e: Emit, scratch: Value, row: Value) -> Value:
         at = e.b.add(e.at(scratch, self.scratch.weights), e.b.mul(row, const(4 * self.form.lanes)))
         return sum_lanes(e, e.load(self.floats, at, 4))
-
-
-class _FirstRows:
-    """Prefetching by the block that has the first row, and by no other."""
-
-    def __init__(self, e: Emit, ahead: Ahead, place: Value, tensor: Value, row: Value) -> None:
-        self.e, self.ahead, self.place, self.tensor = e, ahead, place, tensor
-        self.is_first = e.b.icmp_signed("==", row, const(0))
-
-    def from_turn(self, start: Value) -> Callable[[Value], None]:
-        def each_turn(turn: Value) -> None:
-            with self.e.b.if_then(self.is_first):
-                self.ahead.half(self.e, self.place, self.tensor, self.e.b.add(start, turn), 1)
-
-        return each_turn
 
 
 class _Work:

@@ -1,7 +1,7 @@
 """What the products of attention take, brought from tensors into scratch memory: queries, keys, values and scales.
 
-Knows pages and formats, not softmax. Called by `attend`. Functions of the module take the address of the scratch memory,
-and of the strip's place in it.
+Knows pages and formats, not softmax. Called by `attend`. Functions of the module take the address of the scratch
+memory, and of the strip's place in it.
 """
 
 from llvmlite import ir
@@ -27,7 +27,7 @@ class Operands:
     """Emits the functions of one form into a module; they are attributes of their names."""
 
     def __init__(self, module: ir.Module, form: Form) -> None:
-        self.form, self.scratch = form, form.scratch
+        self.form, self.scratch, self.ahead = form, form.scratch, Ahead(form)
         self.floats, self.ints = ir.VectorType(F32, form.lanes), ir.VectorType(I32, form.lanes)
         self.query = self._query(module)
         self.locate = self._locate(module)
@@ -143,17 +143,20 @@ class Operands:
             e.store(b.fmul(share, splat(F32, INT16_LARGEST, lanes)), at, 4)
 
     def _keys(self, module: ir.Module) -> ir.Function:
-        """keys(scratch, place, next, address): the strip's keys, transposed; those of the next place are prefetched."""
+        """keys(scratch, place, next, early, address): the strip's keys, transposed.
+
+        Of the next place's keys so many lines as `early` says are prefetched.
+        """
         form, lanes = self.form, self.form.lanes
         words = form.row_bytes // 4
         whole = words // lanes * lanes
-        with function(module, "keys", 4, internal=True) as (e, (scratch, place, following, keys)):
+        with function(module, "keys", 5, internal=True) as (e, (scratch, place, following, early, keys)):
             blocks = -(-words // lanes)
-            ahead = Ahead(form, form.strip // lanes * blocks)
+            share = self.ahead.share(self.ahead.lines // 2, form.strip // lanes * blocks)
 
             def prefetch(first: Value, block: Value) -> None:
                 turn = e.b.add(e.b.mul(e.b.sdiv(first, const(lanes)), const(blocks)), block)
-                ahead.half(e, following, keys, turn, 0)
+                self.ahead.ask(e, following, keys, e.b.mul(turn, const(share)), early, share)
 
             with e.each(const(0), const(form.strip), lanes) as first:
                 at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(first, const(3)))
@@ -211,12 +214,12 @@ class Operands:
         return e.b.fpext(e.b.bitcast(bits, ir.VectorType(F16, lanes)), ir.VectorType(F32, lanes))
 
     def _values(self, module: ir.Module) -> ir.Function:
-        """values(scratch, place, next, address): the strip's values as float32, prefetching as `keys`."""
+        """values(scratch, place, next, early, address): the strip's values as float32, prefetching as `keys`."""
         form, lanes = self.form, self.form.lanes
-        with function(module, "values", 4, internal=True) as (e, (scratch, place, following, values)):
-            ahead = Ahead(form, form.strip)
+        with function(module, "values", 5, internal=True) as (e, (scratch, place, following, early, values)):
+            share = self.ahead.share(self.ahead.lines // 2, form.strip)
             with e.each(const(0), const(form.strip)) as i:
-                ahead.half(e, following, values, i, 0)
+                self.ahead.ask(e, following, values, e.b.mul(i, const(share)), early, share)
                 at = e.b.add(e.at(place, self.scratch.offsets), e.b.shl(i, const(3)))
                 row = e.b.add(values, e.load(I64, at, 8))
                 to = e.b.add(e.at(scratch, self.scratch.values), e.b.mul(i, const(4 * form.head_size)))
@@ -236,15 +239,19 @@ class Operands:
         return self._from_half(e, b.and_(bits, splat(I16, 0xBFFF, lanes)))
 
     def _values_in_pairs(self, module: ir.Module) -> ir.Function:
-        """values(scratch, place, next, address): the strip's values, those one register of positions apart side by side."""
+        """values(scratch, place, next, early, address): the strip's values, prefetching as `keys`.
+
+        Those one register of positions apart are side by side.
+        """
         form, lanes = self.form, self.form.lanes
-        with function(module, "values", 4, internal=True) as (e, (scratch, place, following, values)):
-            b, ahead = e.b, Ahead(form, form.strip // 2)
+        with function(module, "values", 5, internal=True) as (e, (scratch, place, following, early, values)):
+            b, share = e.b, self.ahead.share(self.ahead.lines // 2, form.strip // 2)
             with e.each(const(0), const(form.strip), 2 * lanes) as start:
                 first = b.add(e.at(place, self.scratch.offsets), b.shl(start, const(3)))
                 to = b.add(e.at(scratch, self.scratch.values), b.mul(start, const(2 * form.head_size)))
                 with e.each(const(0), const(lanes)) as i:
-                    ahead.half(e, following, values, b.add(b.lshr(start, const(1)), i), 0)
+                    line = b.mul(b.add(b.lshr(start, const(1)), i), const(share))
+                    self.ahead.ask(e, following, values, line, early, share)
                     at = b.add(first, b.shl(i, const(3)))
                     rows = [b.add(values, e.load(I64, e.at(at, 8 * k * lanes), 8)) for k in (0, 1)]
                     self._interleave(e, rows, b.add(to, b.mul(i, const(4 * form.head_size))))

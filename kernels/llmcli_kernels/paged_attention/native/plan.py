@@ -11,8 +11,8 @@ over those of the last. A record is RECORD_WORDS int64, one for each sequence, i
     SPLITS              1, or how many for the only tile
     PARTIAL             the first of its rows in PARTIALS, if there are several splits
 
-A tile has `rows_of(head_size)` rows at most, and a split the positions between two multiples of SPLIT: how a sequence is
-cut depends on nothing but itself. Only where one tile has all queries is a sequence split.
+A tile has `rows_of(head_size)` rows at most, and a split the positions between two multiples of SPLIT: how a sequence
+is cut depends on nothing but itself. Only where one tile has all queries is a sequence split.
 """
 
 from dataclasses import dataclass

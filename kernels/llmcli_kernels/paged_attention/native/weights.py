@@ -25,17 +25,18 @@ class Weights:
     """Emits the functions of one form into a module.
 
     Attributes:
-        open: open(scratch, place, rows, factor): every row sees the whole strip; scores are multiplied by a float32 at the
-            address `factor`.
-        masked: masked(scratch, place, rows, factor, group, distance, window): `group` neighbouring rows are heads of one query;
-            the first query is `distance` positions after the strip's first and each sees `window` of them.
+        open: open(scratch, place, rows, factor): every row sees the whole strip. `factor` is the address of a float32
+            that scores are multiplied by.
+        masked: masked(scratch, place, rows, factor, group, distance, window): `group` neighbouring rows are heads of
+            one query; the first query is `distance` positions after the strip's first and each sees `window` of them.
     """
 
     def __init__(self, module: ir.Module, form: Form) -> None:
         self.form, self.scratch = form, form.scratch
         self.floats, self.ints = ir.VectorType(F32, form.lanes), ir.VectorType(I32, form.lanes)
         self.coefficients = ROUGH if form.pairs else EXACT
-        with function(module, "open", 4, internal=True) as (e, (scratch, place, rows, factor)):
+        with function(module, "open", 4, internal=True) as (e, args):
+            scratch, place, rows, factor = args
             with e.each(const(0), rows) as row:
                 self._row(e, scratch, place, row, factor, None)
         self.open = e.function
