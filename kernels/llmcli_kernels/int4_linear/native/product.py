@@ -1,6 +1,6 @@
 """The kernel of a product of int8 activations with records of 4-bit or 8-bit weights: how the work is cut.
 
-A piece is one of RANGES ranges of panels for one chunk of rows. Every output is summed by one thread, in the order of
+A piece is a panel for one chunk of rows, with very few rows one of RANGES ranges of panels. Every output is summed by one thread, in the order of
 k, by operations that do not depend on the number of rows or on the piece: a row's result is the same bits in any batch
 and with any number of threads.
 
@@ -21,6 +21,7 @@ from llmcli_kernels.native.machine import Machine
 
 MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie on the stack (48 KiB)
 RANGES_PER_THREAD = 16  # of panels: a thread that is held up leaves its share to the others
+RANGE_ROWS = 2  # with more, the work on a panel dwarfs the cost of taking it
 PREFETCHING = 8  # added to the number of rows, names the form of a block that prefetches
 
 (RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, RANGES) = range(11)  # words
@@ -70,7 +71,7 @@ class _Product:
         pieces_function(self.module, "product", self._count)
         with function(self.module, "product", 2) as (e, (args, piece)):
             b = e.b
-            panels, ranges, chunk = word(e, args, PANELS), word(e, args, RANGES), self._chunk(e, args)
+            panels, ranges, chunk = word(e, args, PANELS), self._ranges(e, args), self._chunk(e, args)
             scratch = b.alloca(I8, MOST_CHUNK * PANEL * 4 + 64)
             out = b.and_(b.add(b.ptrtoint(scratch, chunk.type), const(63)), const(-64))
             first_row = b.mul(b.sdiv(piece, ranges), chunk)
@@ -94,7 +95,12 @@ class _Product:
         return _divide_up(e, self._rows(e, args), self._num_chunks(e, args))
 
     def _count(self, e: Emit, args: Value) -> Value:
-        return e.b.mul(self._num_chunks(e, args), word(e, args, RANGES))
+        return e.b.mul(self._num_chunks(e, args), self._ranges(e, args))
+
+    def _ranges(self, e: Emit, args: Value) -> Value:
+        """How many parts the panels are cut into."""
+        few = e.b.icmp_signed("<=", self._rows(e, args), const(RANGE_ROWS))
+        return e.b.select(few, word(e, args, RANGES), word(e, args, PANELS))
 
     def _blocks(self) -> dict[int, ir.Function]:
         """A function for each number of rows, plus PREFETCHING for those that prefetch.
