@@ -1,8 +1,8 @@
 """The kernel of a product of int8 activations with records of 4-bit or 8-bit weights: how the work is cut.
 
-A piece is a panel for one chunk of rows, with very few rows one of RANGES ranges of panels. Every output is summed by one thread, in the order of
-k, by operations that do not depend on the number of rows or on the piece: a row's result is the same bits in any batch
-and with any number of threads.
+A piece is a panel for one chunk of rows, with very few rows one of RANGES ranges of panels. Every output is summed by
+one thread, in the order of k, by operations that do not depend on the number of rows or on the piece: a row's result is
+the same bits in any batch and with any number of threads.
 
 Words: RECORDS [PANELS, GROUPS]; BIAS bfloat16 [PANELS * 64], or for 8-bit weights their scales, float32 of that size;
 Y [rows, PANELS * 64], bfloat16, for 8-bit weights float32; Q, Q_SCALES, Q_SUMS, OUTLIERS: see `Quantised`; ROWS_AT:

@@ -15,13 +15,14 @@ from llvmlite import ir
 from torch import Tensor
 
 from llmcli_kernels.int4_linear.native.records import GROUP
-from llmcli_kernels.native.emit import F32, I8, I32, I64, Emit, Value, const, splat
+from llmcli_kernels.native.emit import F32, I1, I8, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
 from llmcli_kernels.native.machine import Machine
 from llmcli_kernels.native.math import sum_lanes
 
 OUTLIER = 8.0  # times the mean: 6.4 standard deviations of normal numbers, one in 10^10
+MANY_ROWS, ROWS_PER_PIECE = 64, 16  # then a cache line of scales is written by one thread
 MOST_OUTLIERS = 7
 OUTLIER_WORDS = 16  # int32 of a (row, record): their number, nothing, then pairs of k and x
 FLOAT_INF_BITS = 0x7F800000
@@ -77,89 +78,120 @@ def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: in
 
 
 def emit(module: ir.Module, machine: Machine, activation_group: int) -> None:
-    """The kernel "quantise": a piece is a row."""
-    pieces_function(module, "quantise", _rows)
-    with function(module, "quantise", 2) as (e, (args, row)):
-        _Row(e, machine.lanes, activation_group, args, row).emit()
+    """The kernel "quantise": a piece is a row, or several."""
+
+    def count(e: Emit, args: Value) -> Value:
+        rows, per = _rows(e, args), _rows_per_piece(e, args)
+        return e.b.sdiv(e.b.add(rows, e.b.sub(per, const(1))), per)
+
+    pieces_function(module, "quantise", count)
+    with function(module, "quantise", 2) as (e, (args, piece)):
+        per = _rows_per_piece(e, args)
+        first = e.b.mul(piece, per)
+        stop = e.smaller(e.b.add(first, per), _rows(e, args))
+        _Rows(e, machine.lanes, activation_group, args).emit(first, stop)
 
 
 def _rows(e: Emit, args: Value) -> Value:
     return word(e, word(e, args, ROWS_AT), 0)
 
 
-class _Row:
-    """One row of activations."""
+def _rows_per_piece(e: Emit, args: Value) -> Value:
+    many = e.b.icmp_signed(">=", _rows(e, args), const(MANY_ROWS))
+    return e.b.select(many, const(ROWS_PER_PIECE), const(1))
 
-    def __init__(self, e: Emit, lanes: int, activation_group: int, args: Value, row: Value) -> None:
+
+class _Rows:
+    """The rows of a piece."""
+
+    def __init__(self, e: Emit, lanes: int, activation_group: int, args: Value) -> None:
         self.e, self.lanes, self.activation_group = e, lanes, activation_group
         self.ints, self.floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
-        self.groups, self.rows, self.row = word(e, args, GROUPS), _rows(e, args), row
-        self.x = e.b.add(word(e, args, X), e.b.mul(row, e.b.mul(self.groups, const(2 * GROUP))))
-        self.q, self.scales, self.sums, self.outliers = (
-            word(e, args, i) for i in (Q, SCALES, SUMS, OUTLIERS)
+        self.groups, self.rows = word(e, args, GROUPS), _rows(e, args)
+        self.x, self.q, self.scales, self.sums, self.outliers = (
+            word(e, args, i) for i in (X, Q, SCALES, SUMS, OUTLIERS)
         )
+        with e.b.goto_entry_block():
+            limits = e.b.alloca(ir.ArrayType(F32, ROWS_PER_PIECE))
+            self.limits = e.b.ptrtoint(limits, I64)
+            self.sizes = e.b.alloca(self.floats)
+            self.place = e.b.alloca(I64)
 
-    def emit(self) -> None:
+    def emit(self, first: Value, stop: Value) -> None:
+        """Group by group, as Q lies: what a row has of it is far apart."""
         e, b = self.e, self.e.b
-        limit = self._limit()
-        item_bytes = 4 * GROUP // self.activation_group
-        with e.each(const(0), self.groups) as group:
-            item = b.add(b.mul(group, self.rows), self.row)
-            x = b.add(self.x, b.mul(group, const(2 * GROUP)))
-            found = b.add(self.outliers, b.mul(item, const(4 * OUTLIER_WORDS)))
-            largest = self._keep_outliers(x, found, limit)
-            for part in range(GROUP // self.activation_group):
-                at = b.add(b.mul(item, const(item_bytes)), const(4 * part))
-                q = b.add(self.q, b.add(b.mul(item, const(GROUP)), const(part * self.activation_group)))
-                source = e.at(x, 2 * part * self.activation_group)
-                self._quantise(source, q, b.add(self.scales, at), b.add(self.sums, at), largest)
+        with e.each(first, stop) as row:
+            e.store(self._limit(row), self._limit_at(b.sub(row, first)), 4)
+        with e.each(const(0), self.groups) as group, e.each(first, stop) as row:
+            self._item(row, group, e.load(F32, self._limit_at(b.sub(row, first)), 4))
 
-    def _limit(self) -> Value:
+    def _limit_at(self, index: Value) -> Value:
+        return self.e.b.add(self.limits, self.e.b.shl(index, const(2)))
+
+    def _source(self, row: Value, group: Value) -> Value:
+        b = self.e.b
+        return b.add(self.x, b.mul(b.add(b.mul(row, self.groups), group), const(2 * GROUP)))
+
+    def _item(self, row: Value, group: Value, limit: Value) -> None:
+        """The 128 numbers of a row that meet one record."""
+        e, b = self.e, self.e.b
+        item, x = b.add(b.mul(group, self.rows), row), self._source(row, group)
+        found = b.add(self.outliers, b.mul(item, const(4 * OUTLIER_WORDS)))
+        largest = self._keep_outliers(x, found, limit)
+        for part in range(GROUP // self.activation_group):
+            at = b.add(b.mul(item, const(4 * GROUP // self.activation_group)), const(4 * part))
+            q = b.add(self.q, b.add(b.mul(item, const(GROUP)), const(part * self.activation_group)))
+            source = e.at(x, 2 * part * self.activation_group)
+            self._quantise(source, q, b.add(self.scales, at), b.add(self.sums, at), largest)
+
+    def _limit(self, row: Value) -> Value:
         """OUTLIER times the mean size; nothing is larger than NaN or inf."""
         e, b = self.e, self.e.b
-        sums = b.alloca(self.floats)
-        sums.align = 64
-        b.store(splat(F32, 0.0, self.lanes), sums)
+        b.store(splat(F32, 0.0, self.lanes), self.sizes)
         with e.each(const(0), self.groups) as group:
-            x = b.add(self.x, b.mul(group, const(2 * GROUP)))
+            x = self._source(row, group)
             sizes = [
                 self._size(e.load_floats("bf16", e.at(x, 2 * k), self.lanes)) for k in self._starts(GROUP)
             ]
-            b.store(b.fadd(b.load(sums), e.pairwise(b.fadd, sizes)), sums)
-        total = sum_lanes(e, b.load(sums))
+            b.store(b.fadd(b.load(self.sizes), e.pairwise(b.fadd, sizes)), self.sizes)
+        total = sum_lanes(e, b.load(self.sizes))
         numbers = b.uitofp(b.mul(self.groups, const(GROUP)), F32)
         return b.fmul(b.fdiv(total, numbers), ir.Constant(F32, OUTLIER))
 
     def _keep_outliers(self, x: Value, found: Value, limit: Value) -> Value:
-        """Write a record's outliers to `found`; returns the limit, or inf where there are too many."""
+        """Write a record's outliers to `found`; returns the limit, or inf where there are none or too many."""
         e, b = self.e, self.e.b
-        above = self._broadcast(limit)
-        counts = []
-        for k in self._starts(GROUP):
-            size = self._size(e.load_floats("bf16", e.at(x, 2 * k), self.lanes))
-            counts.append(b.zext(b.fcmp_ordered(">", size, above), self.ints))
-        count = e.call(f"llvm.vector.reduce.add.v{self.lanes}i32", I32, e.pairwise(b.add, counts))
-        few = b.icmp_unsigned("<=", count, ir.Constant(I32, MOST_OUTLIERS))
-        count = b.select(few, count, ir.Constant(I32, 0))
-        e.store(count, found, 4)
-        with b.if_then(b.icmp_unsigned(">", count, ir.Constant(I32, 0)), likely=False):
-            self._write_outliers(x, found, limit)
-        return b.select(few, limit, ir.Constant(F32, float("inf")))
+        above, infinite = self._broadcast(limit), ir.Constant(F32, float("inf"))
+        sizes = [self._size(e.load_floats("bf16", e.at(x, 2 * k), self.lanes)) for k in self._starts(GROUP)]
+        larger = [b.fcmp_ordered(">", size, above) for size in sizes]
+        any_larger = e.call(f"llvm.vector.reduce.or.v{self.lanes}i1", I1, e.pairwise(b.or_, larger))
+        e.store(ir.Constant(I32, 0), found, 4)
+        before = b.block
+        with b.if_then(any_larger, likely=False):
+            counts = [b.zext(one, self.ints) for one in larger]
+            count = e.call(f"llvm.vector.reduce.add.v{self.lanes}i32", I32, e.pairwise(b.add, counts))
+            few = b.icmp_unsigned("<=", count, ir.Constant(I32, MOST_OUTLIERS))
+            with b.if_then(few):
+                e.store(count, found, 4)
+                self._write_outliers(x, found, limit)
+            bound, there = b.select(few, limit, infinite), b.block
+        result = b.phi(F32)
+        result.add_incoming(infinite, before)
+        result.add_incoming(bound, there)
+        return result
 
     def _write_outliers(self, x: Value, found: Value, limit: Value) -> None:
         e, b = self.e, self.e.b
-        with b.goto_entry_block():
-            place = b.alloca(I64)
-        b.store(e.at(found, 8), place)
+        b.store(e.at(found, 8), self.place)
         with e.each(const(0), const(GROUP)) as k:
             value = e.load_floats("bf16", b.add(x, b.shl(k, const(1))), 1)
             value = b.extract_element(value, ir.Constant(I32, 0))
             size = e.call("llvm.fabs.f32", F32, value)
             with b.if_then(b.fcmp_ordered(">", size, limit)):
-                to = b.load(place)
+                to = b.load(self.place)
                 e.store(b.trunc(k, I32), to, 4)
                 e.store(value, e.at(to, 4), 4)
-                b.store(e.at(to, 8), place)
+                b.store(e.at(to, 8), self.place)
 
     def _quantise(self, x: Value, q: Value, scale: Value, total: Value, limit: Value) -> None:
         """An activation group at x -> int8 at q, its scale and minus the sum of its q; above the limit is 0."""
