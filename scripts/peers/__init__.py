@@ -1,0 +1,1 @@
+"""`scripts/bench_peers`: llmcli beside other systems on the same machine, see `__main__.py`."""
