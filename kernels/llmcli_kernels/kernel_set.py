@@ -151,6 +151,7 @@ def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
     from llmcli_kernels.paged_attention.native import NativePagedAttention
     from llmcli_kernels.rms_norm.native import NativeAddRmsNorm, NativeRmsNorm
     from llmcli_kernels.rope_kv_write.native import NativeRopeKvWrite
+    from llmcli_kernels.sampling.native import NativeSample
     from llmcli_kernels.silu_mul.native import NativeSiluMul
 
     int4 = NativeInt4Linear(host, torch_set.pack_int4, torch_set.int4_linear)
@@ -166,7 +167,7 @@ def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
         pack_int8=int8.pack_int8,
         int8_linear=int8,
         silu_mul=NativeSiluMul(host, torch_set.silu_mul),
-        sample=torch_set.sample,
+        sample=NativeSample(host),
     )
     return replace(
         native,
