@@ -4,6 +4,7 @@ Knows forms and registers, not memory's layout beyond the distance of rows. Call
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from llvmlite import ir
 
@@ -23,8 +24,6 @@ LOWEST = -127.0  # its power of two counts as 0
 INT16_ROUNDER = 1.5 * 2**23
 INT16_LARGEST = 32767.0
 FLOAT_INF_BITS = 0x7F800000
-
-UNROLL = 2
 
 
 def power_of_two(e: Emit, x: Value, coefficients: tuple[float, ...]) -> Value:
@@ -102,11 +101,30 @@ def _quads_transposed(e: Emit, rows: list[Value]) -> list[Value]:
     return [pick(x, y, quads) for x, y in sides for quads in ((0, 2, 4, 6), (1, 3, 5, 7))]
 
 
-class Product:
-    """Sums of products of words: m rows of one operand, broadcast, by n registers of the other."""
+class Block(NamedTuple):
+    """Rows and registers of columns whose sums are held at a time, and units that a turn of the loop adds to them."""
 
-    def __init__(self, e: Emit, form: Form) -> None:
-        self.e, self.form = e, form
+    rows: int
+    columns: int
+    unroll: int
+
+
+# Largest first; the smaller ones take what is left of the rows.
+BLOCKS = {
+    16: (Block(8, 2, 4), Block(4, 4, 2), Block(2, 4, 2), Block(1, 8, 2)),
+    8: (Block(4, 2, 4), Block(2, 4, 2), Block(1, 4, 2)),
+}
+
+
+class Product:
+    """Sums of products of words: m rows of one operand, broadcast, by n registers of the other.
+
+    Args:
+        unroll: units of a turn of the loop.
+    """
+
+    def __init__(self, e: Emit, form: Form, unroll: int) -> None:
+        self.e, self.form, self.unroll = e, form, unroll
         self.integer = form.arithmetic == "int16"
         self.lane = I32 if self.integer else F32
         self.vector = ir.VectorType(self.lane, form.lanes)
@@ -128,7 +146,7 @@ class Product:
         """sums [m][n], as one list, plus left [m, units] times right [units, n registers].
 
         Args:
-            each_turn: emits something for every UNROLL units; takes the turn's number.
+            each_turn: emits something for every turn of the loop; takes its number.
             left, right: addresses.
             left_stride: bytes from row to row of m.
             right_stride: bytes from unit to unit.
@@ -137,10 +155,10 @@ class Product:
 
         def body(first: Value, sums: list[Value]) -> list[Value]:
             sums = list(sums)
-            each_turn(b.sdiv(first, const(UNROLL)))
+            each_turn(b.sdiv(first, const(self.unroll)))
             at_left = b.add(left, b.shl(first, const(2)))
             at_right = b.add(right, b.mul(first, const(right_stride)))
-            for unit in range(UNROLL):
+            for unit in range(self.unroll):
                 columns = [
                     e.load(self.vector, e.at(at_right, unit * right_stride + i * width), 4) for i in range(n)
                 ]
@@ -151,7 +169,7 @@ class Product:
                         sums[row * n + i] = self._multiply_add(sums[row * n + i], factor, column)
             return sums
 
-        return e.loop(0, units, UNROLL, sums, body)
+        return e.loop(0, units, self.unroll, sums, body)
 
     def _multiply_add(self, total: Value, x: Value, y: Value) -> Value:
         e, lanes = self.e, self.form.lanes
@@ -167,16 +185,11 @@ class Product:
         return e.b.add(total, e.call("llvm.x86.avx2.pmadd.wd", ints, x, y))
 
 
-# Rows of a block and registers of columns, largest first; the smaller ones take what is left of the rows.
-BLOCKS = {16: ((8, 2), (4, 4), (2, 4), (1, 8)), 8: ((4, 2), (2, 4), (1, 4))}
-
-
-def in_blocks(e: Emit, lanes: int, rows: Value, emit: Callable[[int, int, Value], None]) -> None:
-    """All of `rows`: emit(m, n, first row) does m of them."""
+def in_blocks(e: Emit, lanes: int, rows: Value, emit: Callable[[Block, Value], None]) -> None:
+    """All of `rows`: emit(block, first row) does one block."""
     b, (largest, *smaller) = e.b, BLOCKS[lanes]
-    m, n = largest
-    with e.each(const(0), b.and_(rows, const(-m)), m) as first:
-        emit(m, n, first)
-    for m, n in smaller:
-        with b.if_then(b.icmp_signed("!=", b.and_(rows, const(m)), const(0))):
-            emit(m, n, b.and_(rows, const(-2 * m)))
+    with e.each(const(0), b.and_(rows, const(-largest.rows)), largest.rows) as first:
+        emit(largest, first)
+    for block in smaller:
+        with b.if_then(b.icmp_signed("!=", b.and_(rows, const(block.rows)), const(0))):
+            emit(block, b.and_(rows, const(-2 * block.rows)))

@@ -14,7 +14,7 @@ from llmcli_kernels.native.kernel import function, pieces_function, word
 from llmcli_kernels.native.math import fma, sum_lanes
 from llmcli_kernels.paged_attention.native import plan
 from llmcli_kernels.paged_attention.native.ahead import Ahead
-from llmcli_kernels.paged_attention.native.arithmetic import BLOCKS, UNROLL, Product, in_blocks
+from llmcli_kernels.paged_attention.native.arithmetic import BLOCKS, Block, Product, in_blocks
 from llmcli_kernels.paged_attention.native.form import SPLIT, Form
 from llmcli_kernels.paged_attention.native.operands import Operands
 from llmcli_kernels.paged_attention.native.weights import LEAST, Weights
@@ -44,8 +44,8 @@ class _Attend:
         self.floats = ir.VectorType(F32, form.lanes)
         self.ahead = Ahead(form)
         self.operands, self.weights = Operands(module, form), Weights(module, form)
-        self.score_blocks = {m: self._scores(m, n) for m, n in BLOCKS[form.lanes]}
-        self.mix_blocks = {m: self._mix(m, n) for m, n in BLOCKS[form.lanes]}
+        self.score_blocks = {block: self._scores(block) for block in BLOCKS[form.lanes]}
+        self.mix_blocks = {block: self._mix(block) for block in BLOCKS[form.lanes]}
         self.finish, self.leave = self._finish(), self._leave()
 
     def emit(self) -> None:
@@ -101,11 +101,11 @@ class _Attend:
         following = b.select(more, self._place(e, scratch, after), place)
         with b.if_then(more):
             self._locate(e, following, work, after)
-        many = b.icmp_signed(">=", work.rows, const(BLOCKS[form.lanes][0][0]))
+        many = b.icmp_signed(">=", work.rows, const(BLOCKS[form.lanes][0].rows))
         early = b.select(many, *(const(self.ahead.early(many_rows=rows)) for rows in (True, False)))
         keys, values = ([scratch, place, following, early, word(e, work.args, i)] for i in (KEYS, VALUES))
         b.call(operands.keys, keys)
-        in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.score_blocks[m], [*keys, row]))
+        in_blocks(e, form.lanes, work.rows, lambda block, row: b.call(self.score_blocks[block], [*keys, row]))
         factor = e.at(work.args, 8 * FACTOR)
         # The first query sees its last positions, the last query its first.
         latest = b.icmp_signed("<", e.at(base, form.strip - 1), e.at(work.position, 1))
@@ -122,19 +122,19 @@ class _Attend:
                     [scratch, place, work.rows, factor, work.group, distance, work.window],
                 )
         b.call(operands.values, values)
-        in_blocks(e, form.lanes, work.rows, lambda m, n, row: b.call(self.mix_blocks[m], [*values, row]))
+        in_blocks(e, form.lanes, work.rows, lambda block, row: b.call(self.mix_blocks[block], [*values, row]))
 
-    def _scores(self, m: int, n: int) -> ir.Function:
-        """(scratch, place, next, early, keys, row): products of m queries and the strip's keys."""
+    def _scores(self, block: Block) -> ir.Function:
+        """(scratch, place, next, early, keys, row): products of a block's queries and the strip's keys."""
         form, width = self.form, 4 * self.form.lanes
-        n, distance = min(n, 4), 4 * form.strip
-        with function(self.module, f"scores{m}", 6, internal=True) as (e, args):
+        m, n, distance = block.rows, min(block.columns, 4), 4 * form.strip
+        with function(self.module, f"scores{block.rows}", 6, internal=True) as (e, args):
             scratch, _, following, _, address, row = args
-            b, product = e.b, Product(e, form)
+            b, product = e.b, Product(e, form, block.unroll)
             queries = b.add(e.at(scratch, self.scratch.query), b.mul(row, const(4 * form.key_units)))
             out = b.add(e.at(scratch, self.scratch.scores), b.mul(row, const(distance)))
-            turns = form.key_units // UNROLL
-            ahead = self._late(e, m, turns * 4 // n, following, address, row)
+            turns = form.key_units // block.unroll
+            ahead = self._late(e, block, turns * 4 // n, following, address, row)
             for first in range(0, 4, n):
                 keys = e.at(scratch, self.scratch.keys + first * width)
                 operands = (queries, 4 * form.key_units, keys, distance)
@@ -145,19 +145,19 @@ class _Attend:
                     e.store(b.sitofp(total, self.floats) if product.integer else total, at, 4)
         return e.function
 
-    def _mix(self, m: int, n: int) -> ir.Function:
-        """(scratch, place, next, early, values, row): sums of m rows, faded, plus their weights times the values."""
+    def _mix(self, block: Block) -> ir.Function:
+        """(scratch, place, next, early, values, row): sums of the rows, faded, plus their weights times the values."""
         form = self.form
-        with function(self.module, f"mix{m}", 6, internal=True) as (e, args):
+        with function(self.module, f"mix{block.rows}", 6, internal=True) as (e, args):
             scratch, _, following, _, address, row = args
-            n = min(n, form.vectors)
+            n = min(block.columns, form.vectors)
             whole = form.vectors // n * n
-            turns = form.value_units // UNROLL
-            ahead = self._late(e, m, turns * -(-form.vectors // n), following, address, row)
+            turns = form.value_units // block.unroll
+            ahead = self._late(e, block, turns * -(-form.vectors // n), following, address, row)
 
             def columns(n: int, first: Value) -> None:
                 each_turn = ahead(e.b.mul(e.b.sdiv(first, const(n)), const(turns)))
-                self._mix_columns(e, m, n, scratch, row, first, each_turn)
+                self._mix_columns(e, block._replace(columns=n), scratch, row, first, each_turn)
 
             with e.each(const(0), const(whole), n) as first:
                 columns(n, first)
@@ -168,16 +168,16 @@ class _Attend:
     def _mix_columns(
         self,
         e: Emit,
-        m: int,
-        n: int,
+        block: Block,
         scratch: Value,
         row: Value,
         first: Value,
         each_turn: Callable[[Value], None],
     ) -> None:
-        """n registers of columns, from `first` on."""
+        """The block's columns, from register `first` on."""
         b, form, width = e.b, self.form, 4 * self.form.lanes
-        product, head_bytes, at_row = Product(e, form), 4 * form.head_size, b.shl(row, const(2))
+        (m, n, unroll), head_bytes, at_row = block, 4 * form.head_size, b.shl(row, const(2))
+        product = Product(e, form, unroll)
         column = b.mul(first, const(width))
         weights = b.add(e.at(scratch, self.scratch.scores), b.mul(row, const(4 * form.strip)))
         values = b.add(e.at(scratch, self.scratch.values), column)
@@ -208,7 +208,7 @@ class _Attend:
             e.store(total, at(i), 4)
 
     def _late(
-        self, e: Emit, m: int, turns: int, place: Value, tensor: Value, row: Value
+        self, e: Emit, block: Block, turns: int, place: Value, tensor: Value, row: Value
     ) -> Callable[[Value], Callable[[Value], None]]:
         """What prefetches the late lines in so many turns, if a block has the first row.
 
@@ -216,7 +216,7 @@ class _Attend:
             from the number of a loop's first turn to what the loop does in a turn.
         """
         b, ahead = e.b, self.ahead
-        start = ahead.early(many_rows=m == BLOCKS[self.form.lanes][0][0])
+        start = ahead.early(many_rows=block == BLOCKS[self.form.lanes][0])
         share = ahead.share(ahead.lines - start, turns)
         limit = b.select(b.icmp_signed("==", row, const(0)), const(ahead.lines), const(0))
 
