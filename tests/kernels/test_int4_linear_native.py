@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from llmcli_kernels import Int4Weight, KernelSet, select
+
+pytest.importorskip("llvmlite")
+
 from llmcli_kernels.int4_linear.native import NativeInt4Linear
 from llmcli_kernels.int4_linear.native.records import PackedRecords
 from llmcli_kernels.native.host import Host

@@ -1,5 +1,6 @@
 """Native kernels and their surroundings: the cache of code, threads, forks, systems where none of it runs."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,13 @@ from torch import Tensor
 from llmcli_kernels import select
 from tests.kernels.bounds import assert_close
 
-pytest.importorskip("llvmlite")
+llvmlite = pytest.importorskip("llvmlite")
 
+from llmcli_kernels.decoder import no_fusion
+from llmcli_kernels.int4_linear import native as int4_native
 from llmcli_kernels.int4_linear.native.records import PackedRecords
 from llmcli_kernels.native.host import Host
+from llmcli_kernels.native.machine import MACHINES
 from tests.kernels.test_int4_linear_native import BF16, exact_product, make_linear, make_weight
 
 HERE = "from tests.kernels.test_native_host import *"
@@ -74,6 +78,10 @@ def test_without_a_usable_folder_it_compiles_in_memory(tmp_path: Path):
     assert torch.equal(product_by(Host(tmp_path / "file" / "folder")), expected)
 
 
+def test_avx2_machines_have_no_products_of_bfloat16_pairs():
+    assert not MACHINES["avx2"].bfloat16_pairs
+
+
 def test_an_unknown_processor_is_refused_by_name():
     with pytest.raises(RuntimeError, match="no altivec here"):
         Host(None, "altivec")
@@ -102,7 +110,38 @@ def test_without_llvmlite_the_set_has_torchs_kernels_and_says_why():
         check=True,
         timeout=120,
     ).stdout
-    assert printed.startswith("cpu ModuleNotFoundError")
+    assert printed == "cpu llvmlite is not installed\n"
+
+
+def test_a_broken_llvmlite_is_told_in_its_own_words(monkeypatch):
+    def broken(*_: object) -> None:
+        raise OSError("libllvm: invalid ELF header")
+
+    monkeypatch.setattr(llvmlite.binding, "create_mcjit_compiler", broken)
+    assert select("cpu").trouble() == "llvmlite does not work here, libllvm: invalid ELF header"
+
+
+@pytest.mark.parametrize(("system", "processor"), [("Darwin", "arm64"), ("Linux", "aarch64")])
+@pytest.mark.parametrize("name", ["cpu", "avx2"])
+def test_where_there_are_no_native_kernels_torchs_are_no_trouble(monkeypatch, name, system, processor):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: processor)
+    kernels = select("cpu", name)
+    assert (kernels.name, kernels.trouble(), kernels.fuse_decoder) == (name, None, no_fusion)
+
+
+def test_a_processor_without_avx2_is_no_trouble(monkeypatch):
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: {"sse2": True})
+    kernels = select("cpu")
+    assert (kernels.trouble(), kernels.fuse_decoder) == (None, no_fusion)
+
+
+def test_kernels_that_fail_their_own_test_are_trouble_in_words(monkeypatch):
+    monkeypatch.setattr(int4_native, "SELF_TEST_ERROR", 0.0)
+    kernels = select("cpu")
+    kernels.pack_int4(make_weight(64, 256, 128), BF16)
+    trouble = kernels.trouble()
+    assert trouble.startswith("compiled kernels do not work here, the compiled kernel is wrong here: ")
 
 
 def test_the_torch_set_has_no_native_kernels():

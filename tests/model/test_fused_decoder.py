@@ -1,13 +1,16 @@
 """A decoder's layers in one native program: the same bits as the operations one by one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from llmcli.runtime.forward import build_batch
 from llmcli.runtime.runner import Runner
-from tests.tiny_models import awq_checkpoints, base_config, greedy, load_runner, logits
+from llmcli.scheduler.step import SequenceSlice, Step
+from tests.tiny_models import GREEDY, awq_checkpoints, base_config, greedy, load_runner, logits
 
 pytest.importorskip("llvmlite")
 
@@ -36,8 +39,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 IDS = [7 * i % 211 for i in range(60)]
 
 
-def fused_runner(folder: Path, **options: Any) -> Runner:
-    runner = load_runner(folder, "cpu", "bfloat16", **options)
+def fused_runner(folder: Path, kernels: str = "cpu", **options: Any) -> Runner:
+    runner = load_runner(folder, kernels, "bfloat16", **options)
     if trouble := runner.decoder.kernels.trouble():
         pytest.skip(trouble)
     assert runner.decoder._fuse(runner.cache) is not None
@@ -65,6 +68,61 @@ def test_fused_layers_give_the_same_bits(
 
 
 @torch.inference_mode()
+def test_prompts_and_answers_in_one_step_under_two_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG | {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 20,
+        "max_window_layers": 1,
+    }
+    folder, _ = awq_checkpoints(tmp_path, config, "gemm", 64)
+    runners = (fused_runner(folder), unfused_runner(folder, monkeypatch))
+    assert len(set(runners[0].decoder.spec.sliding_windows)) == 2
+    blocks = [tuple(range(8 * i, 8 * i + 8)) for i in range(3)]
+    steps = [
+        Step((SequenceSlice(0, 0, tuple(IDS[:40]), blocks[0]), SequenceSlice(1, 0, (5, 6), blocks[1]))),
+        Step(
+            (
+                SequenceSlice(0, 40, (7,), blocks[0], GREEDY),
+                SequenceSlice(1, 2, tuple(IDS[:31]), blocks[1], GREEDY),
+                SequenceSlice(2, 0, tuple(IDS[5:26]), blocks[2], GREEDY),
+            )
+        ),
+    ]
+    fused, unfused = (
+        [runner.decoder.forward(build_batch(step, runner.block_size), runner.cache) for step in steps]
+        for runner in runners
+    )
+    assert fused[1].shape[0] == 3
+    assert torch.equal(fused[1], unfused[1])
+
+
+@torch.inference_mode()
+def test_an_avx2_processor_computes_its_own_answer_in_one_program_too(tmp_path: Path) -> None:
+    """The same weights and nearly the same numbers: attention multiplies bfloat16 in another way."""
+    folder, _ = awq_checkpoints(tmp_path, CONFIG, "gemm", 64)
+    best, avx2 = fused_runner(folder), fused_runner(folder, "avx2")
+    wanted, found = logits(best, IDS), logits(avx2, IDS)
+    assert (found - wanted).norm() < 0.05 * (wanted - wanted.mean()).norm()
+
+
+@torch.inference_mode()
+def test_a_step_that_points_outside_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder, _ = awq_checkpoints(tmp_path, CONFIG, "gemm", 64)
+    runner = fused_runner(folder)
+    beyond = runner.cache.layers[0].keys.shape[0]
+    batch = build_batch(Step((SequenceSlice(0, 0, (5,), (beyond,), GREEDY),)), runner.block_size)
+    with pytest.raises(IndexError, match=r"slot \d+ is not in 0"):
+        runner.decoder.forward(batch, runner.cache)
+    batch = build_batch(Step((SequenceSlice(0, 0, (5, 6), (0,), GREEDY),)), runner.block_size)
+    with pytest.raises(ValueError, match="2 rows, 1 positions"):
+        runner.decoder.forward(replace(batch, positions=batch.positions[:1]), runner.cache)
+
+
+@torch.inference_mode()
 def test_a_short_step_after_a_long_one_is_not_disturbed_by_it(tmp_path: Path) -> None:
     folder, _ = awq_checkpoints(tmp_path, CONFIG, "gemm", 128)
     first = logits(fused_runner(folder), IDS, 5)
@@ -77,21 +135,24 @@ def test_a_short_step_after_a_long_one_is_not_disturbed_by_it(tmp_path: Path) ->
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     folder, _ = awq_checkpoints(tmp_path, CONFIG, "gemm", 64)
     before, found = torch.get_num_threads(), []
+    kept = fused_runner(folder)
     try:
         for threads in (1, 2, 3, 4):
             torch.set_num_threads(threads)
-            found.append(logits(fused_runner(folder), IDS, 9))
+            found += [logits(runner, IDS, 9) for runner in (kept, fused_runner(folder))]
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_layers_that_do_not_fit_run_one_operation_after_the_other(tmp_path: Path) -> None:
-    """A dense layer, and group sizes that the integer kernels do not know."""
-    folder, _ = awq_checkpoints(tmp_path, CONFIG, "gemm", 64, skipped=("o_proj",))
-    runner = load_runner(folder, "cpu", "bfloat16")
-    assert runner.decoder._fuse(runner.cache) is None
-    assert len(greedy(runner, IDS, 3)) == 3
+    """A dense layer; and outputs that are no whole panels of 64."""
+    dense, _ = awq_checkpoints(tmp_path / "dense", CONFIG, "gemm", 64, skipped=("o_proj",))
+    wide, _ = awq_checkpoints(tmp_path / "wide", CONFIG | {"head_dim": 40}, "gemm", 64)
+    for folder in (dense, wide):
+        runner = load_runner(folder, "cpu", "bfloat16")
+        assert runner.decoder._fuse(runner.cache) is None
+        assert len(greedy(runner, IDS, 3)) == 3
 
 
 def test_float32_is_never_fused(tmp_path: Path) -> None:

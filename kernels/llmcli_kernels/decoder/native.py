@@ -18,14 +18,14 @@ from llmcli_kernels.native.kernel import Stage, words
 from llmcli_kernels.native.program import Program
 from llmcli_kernels.paged_attention import AttentionBatch
 from llmcli_kernels.paged_attention import native as paged_attention
-from llmcli_kernels.paged_attention.native.plan import NUM_WORDS, plan
+from llmcli_kernels.paged_attention.native.plan import NUM_WORDS, AttentionPlan, plan
 from llmcli_kernels.paged_kv import PagedKV
 from llmcli_kernels.rms_norm import native as rms_norm
 from llmcli_kernels.rope_kv_write import native as rope_kv_write
 from llmcli_kernels.silu_mul import native as silu_mul
 
 DTYPE = torch.bfloat16
-LEAST_ROWS = 16  # that memory is reserved for
+ROWS_AT_ONCE = 64  # that memory is reserved for
 
 
 class NativeDecoder:
@@ -40,12 +40,16 @@ class NativeDecoder:
     def __call__(self, hidden: Tensor, positions: Tensor, slots: Tensor, attention: AttentionBatch) -> Tensor:
         rows = hidden.shape[0]
         if self._pass is None or self._pass.most_rows < rows:
-            most_rows = max(LEAST_ROWS, 1 << (rows - 1).bit_length())
+            self._pass = None  # its memory first
+            most_rows = -(-rows // ROWS_AT_ONCE) * ROWS_AT_ONCE
             self._pass = _Pass(self._host, self._int4, self._parts, self._kvs, most_rows)
         return self._pass.run(hidden, positions, slots, attention)
 
     def profile(self) -> dict[str, float]:
-        """Seconds of each kernel when the last step's stages are run again one by one, on what they left behind."""
+        """Seconds of each kernel when the last step's stages are run again one by one, on what they left behind.
+
+        For measuring only: what they write into the cache is not the model's.
+        """
         assert self._pass is not None, "no step has run"
         return self._pass.program.profile()
 
@@ -54,13 +58,20 @@ def fuse(
     host: Host, int4: NativeInt4Linear, parts: DecoderParts, kvs: tuple[PagedKV, ...]
 ) -> FusedDecoder | None:
     """A program for these layers; None where a stage has no native kernel."""
-    linears = [linear for layer in parts.layers for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+    by_layer = [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in parts.layers]
+    linears = [linear for layer in by_layer for linear in layer]
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    head_norms = [norm for layer in parts.layers if (norm := layer.qk_norm) is not None]
     norms = [parts.norm, *(norm for layer in parts.layers for norm in (layer.input_norm, layer.post_norm))]
     heads, hidden, rotary = parts.num_heads, parts.norm.shape[0], parts.cos_sin.shape[1]
     covered = (
         all(isinstance(linear.packed, PackedRecords) for linear in linears)
         and all(linear.packed.padded_rows == linear.packed.N for linear in linears)
-        and all(norm.dtype == DTYPE and norm.is_contiguous() for norm in norms)
+        and len({tuple((linear.packed.N, linear.packed.K) for linear in layer) for layer in by_layer}) == 1
+        and all(vector.dtype == DTYPE and vector.is_contiguous() for vector in (*norms, *biases))
+        and all(norm.q_weight.dtype == norm.k_weight.dtype == DTYPE for norm in head_norms)
+        and all(kv.quantized or kv.keys.dtype == DTYPE for kv in kvs)
+        and all(heads * kv.head_size == layer.o.packed.K for layer, kv in zip(parts.layers, kvs, strict=True))
         and rms_norm.covers(DTYPE, hidden)
         and all(silu_mul.covers(DTYPE, layer.down.packed.K) for layer in parts.layers)
         and all(paged_attention.covers(host.machine, DTYPE, heads, kv) for kv in kvs)
@@ -105,15 +116,18 @@ class _Pass:
         self._step = words(0, 0, 0)
         self._rows_at, self._positions_at, self._slots_at = (self._step.data_ptr() + 8 * i for i in range(3))
         self._kept: list[object] = []
+        self._positions, self._slots = parts.cos_sin.shape[0], kvs[0].keys.shape[0] * kvs[0].block_size
+        self._made: dict[int | None, AttentionPlan] = {}
         windows = {layer.sliding_window for layer in parts.layers}
         self._plan_blocks = {window: words(*[0] * NUM_WORDS) for window in windows}
         self.program = Program(host, self._stages())
 
     def run(self, hidden: Tensor, positions: Tensor, slots: Tensor, attention: AttentionBatch) -> Tensor:
         rows = hidden.shape[0]
+        self._check(rows, positions, slots, attention)
         self._rows.residual[:rows].copy_(hidden)
         self._step[:] = words(rows, positions.data_ptr(), slots.data_ptr())
-        self._kept = [positions, slots]  # the program points at them, and at what follows
+        self._kept = [positions, slots]  # the program points at them
         for window, block in self._plan_blocks.items():
             kv, heads = self._kvs[0], self._parts.num_heads
             made = plan(
@@ -122,11 +136,33 @@ class _Pass:
                 group=heads // kv.num_kv_heads,
                 head_size=kv.head_size,
                 window=window,
+                partials=self._made[window].partials if window in self._made else None,
             )
             block.copy_(made.block())
-            self._kept.append(made)
+            self._made[window] = made  # the program points at it, too
         self.program.run()
         return self._rows.normed[:rows]
+
+    def _check(self, rows: int, positions: Tensor, slots: Tensor, attention: AttentionBatch) -> None:
+        """Machine code looks at no limit: a mistake of the caller must not become a write anywhere.
+
+        Raises:
+            ValueError, IndexError: the parts of the step do not fit together, or point outside.
+        """
+        if not len(positions) == len(slots) == attention.num_tokens == rows:
+            raise ValueError(
+                f"decoder: {rows} rows, {len(positions)} positions, {len(slots)} slots,"
+                f" {attention.num_tokens} queries"
+            )
+        for name, numbers, limit in (("position", positions, self._positions), ("slot", slots, self._slots)):
+            low, high = (int(bound) for bound in numbers.aminmax())
+            if low < 0 or high >= limit:
+                raise IndexError(f"decoder: {name} {low if low < 0 else high} is not in 0..{limit - 1}")
+        room = attention.block_tables.shape[1] * self._kvs[0].block_size
+        if max(attention.kv_lens) > room:
+            raise ValueError(
+                f"decoder: kv_len {max(attention.kv_lens)} is more than the {room} slots of a block table"
+            )
 
     def _stages(self) -> list[Stage]:
         layers, stages = self._parts.layers, [self._norm(self._parts.layers[0].input_norm, first=True)]

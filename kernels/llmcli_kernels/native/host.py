@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,18 +40,22 @@ class Host:
         self._cache_folder = cache_folder
         self._source = _source_digest()
         self._compiled: dict[str, Compiled] = {}
+        self._compiling = threading.Lock()
         self._run = self.compile("run", lambda module, _: emit_run(module)).address("run")
 
     def compile(self, variant: str, emit: Callable[[ir.Module, Machine], None]) -> Compiled:
         """The code of a variant, made once; emit(module, machine) adds its functions."""
-        if variant not in self._compiled:
-            self._compiled[variant] = Compiled(
-                self.machine,
-                f"{variant}\n{self._source}",
-                lambda module: emit(module, self.machine),
-                self._cache_folder,
-            )
-        return self._compiled[variant]
+        with (
+            self._compiling
+        ):  # code that a second thread compiled anew would be unloaded while the first one runs it
+            if variant not in self._compiled:
+                self._compiled[variant] = Compiled(
+                    self.machine,
+                    f"{variant}\n{self._source}",
+                    lambda module: emit(module, self.machine),
+                    self._cache_folder,
+                )
+            return self._compiled[variant]
 
     def run(self, *stages: Stage) -> None:
         """Stages one after the other, once."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmcli_kernels.int4_linear import Int4Matrix
+from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 from llmcli_kernels.int4_linear.forms import Int4Columns
 from llmcli_kernels.int4_linear.native.product import product_stage
 from llmcli_kernels.int4_linear.native.quantise import Quantised, quantise_stage
@@ -23,6 +23,7 @@ from llmcli_kernels.native.kernel import Stage, words
 # Half of 128 costs 7% of the speed at many rows, and a quarter less error where some activations are far larger than
 # the rest; a quarter would cost a third.
 ACTIVATION_GROUP = 128
+Order = tuple[int, ...] | None  # of a word's columns; None for weights in rows
 SELF_TEST_ERROR = 0.03  # of the largest output; a wrong kernel is off by all of it
 
 
@@ -48,13 +49,13 @@ class NativeInt4Linear:
         self._host = host
         self._torch_pack, self._torch_linear = torch_pack, torch_linear
         self._activation_group = activation_group
-        self._tested: set[tuple[type, int]] = set()
+        self._tested: set[tuple[Order, int]] = set()
         self.unavailable: str | None = None
 
     def pack_int4(self, weight: Int4Matrix, dtype: torch.dtype) -> Any:
         if dtype == torch.bfloat16 and fits(weight):
             parts, group_size = parts_of(weight), min(weight.group_size, GROUP)
-            if all(self._works(type(part), group_size) for part in parts):
+            if all(self._works(_order(part), group_size) for part in parts):
                 return to_records(self._host, parts)
         return self._torch_pack(weight, dtype)
 
@@ -96,17 +97,17 @@ class NativeInt4Linear:
             groups,
         )
 
-    def _works(self, form: type, group_size: int) -> bool:
-        """Whether the kernels for a form of weights and a group size are compiled and right; tried once."""
-        if self.unavailable is None and (form, group_size) not in self._tested:
+    def _works(self, order: Order, group_size: int) -> bool:
+        """Whether the kernels for an order of weights and a group size are compiled and right; tried once."""
+        if self.unavailable is None and (order, group_size) not in self._tested:
             try:
-                self._test(form, group_size)
-                self._tested.add((form, group_size))
+                self._test(order, group_size)
+                self._tested.add((order, group_size))
             except Exception as error:  # whatever it is: the torch path can do the work
                 self.unavailable = f"{type(error).__name__}: {error}"
         return self.unavailable is None
 
-    def _test(self, form: type, group_size: int) -> None:
+    def _test(self, order: Order, group_size: int) -> None:
         """Two small products, compared with the definition.
 
         Raises:
@@ -120,16 +121,20 @@ class NativeInt4Linear:
             zeros=torch.randint(-(2**31), 2**31, (groups, n // 8), generator=random).to(torch.int32),
             scales=torch.rand(groups, n, generator=random).add_(0.1).half(),
             group_size=group_size,
-            order=tuple(range(8)),
+            order=order or tuple(range(8)),
         )
         weight = columns.plain()
         x = torch.randn(13, k, generator=random).to(torch.bfloat16)
         expected = x.float() @ weight.dequantize(torch.float32).T
-        packed = to_records(self._host, [columns if form is Int4Columns else weight])
+        packed = to_records(self._host, [columns if order else weight])
         for rows in (1, 13):
             error = (self(x[:rows], packed, None).float() - expected[:rows]).abs().max()
             if not error <= SELF_TEST_ERROR * expected.abs().max():  # NaN fails too
                 raise RuntimeError(f"the compiled kernel is wrong here: {rows} rows are off by {error:.3g}")
+
+
+def _order(part: Int4Weight | Int4Columns) -> Order:
+    return part.order if isinstance(part, Int4Columns) else None
 
 
 def padded_bias(packed: PackedRecords, bias: Tensor | None) -> Tensor:

@@ -20,7 +20,7 @@ from llmcli_kernels.native.kernel import Stage, function, pieces_function, word,
 from llmcli_kernels.native.machine import Machine
 
 MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie on the stack (48 KiB)
-RANGES_PER_THREAD = 16  # of panels: a thread that is held up leaves its share to the others
+MOST_RANGES = 64  # of panels: a thread that is held up leaves its share to the others
 RANGE_ROWS = 2  # with more, the work on a panel dwarfs the cost of taking it
 PREFETCHING = 8  # added to the number of rows, names the form of a block that prefetches
 
@@ -42,12 +42,11 @@ def product_stage(
     group = quantised.activation_group
     variant = f"product {layout.bits} {layout.group_size} {group}"
     compiled = host.compile(variant, lambda module, machine: emit(module, machine, layout, group))
-    threads = host.team.num_threads()
     args = words(
         *(records, bias, y),
         *(quantised.q.data_ptr(), quantised.scales.data_ptr(), quantised.sums.data_ptr()),
         quantised.outliers.data_ptr(),
-        *(rows_at, groups, panels, min(panels, RANGES_PER_THREAD * threads) if threads > 1 else 1),
+        *(rows_at, groups, panels, min(panels, MOST_RANGES)),
     )
     return Stage(compiled.kernel("product"), args)
 

@@ -22,7 +22,8 @@ from llmcli_kernels.native.machine import Machine
 from llmcli_kernels.native.math import sum_lanes
 
 OUTLIER = 8.0  # times the mean: 6.4 standard deviations of normal numbers, one in 10^10
-MANY_ROWS, ROWS_PER_PIECE = 64, 16  # then a cache line of scales is written by one thread
+ROWS_PER_PIECE = 16
+FEW_ROWS, MANY_ROWS, PARTS = 4, 64, 2  # rows between the two are cut by groups, for want of pieces
 MOST_OUTLIERS = 7
 OUTLIER_WORDS = 16  # int32 of a (row, record): their number, nothing, then pairs of k and x
 FLOAT_INF_BITS = 0x7F800000
@@ -78,27 +79,34 @@ def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: in
 
 
 def emit(module: ir.Module, machine: Machine, activation_group: int) -> None:
-    """The kernel "quantise": a piece is a row, or several."""
+    """The kernel "quantise": a piece is ROWS_PER_PIECE rows, for a moderate number of rows one of some parts of them.
+
+    Rows lie side by side in Q, for each record: two threads with a row each would write to the same cache lines.
+    """
 
     def count(e: Emit, args: Value) -> Value:
-        rows, per = _rows(e, args), _rows_per_piece(e, args)
-        return e.b.sdiv(e.b.add(rows, e.b.sub(per, const(1))), per)
+        blocks = e.b.sdiv(e.b.add(_rows(e, args), const(ROWS_PER_PIECE - 1)), const(ROWS_PER_PIECE))
+        return e.b.mul(blocks, _parts(e, args))
 
     pieces_function(module, "quantise", count)
     with function(module, "quantise", 2) as (e, (args, piece)):
-        per = _rows_per_piece(e, args)
-        first = e.b.mul(piece, per)
-        stop = e.smaller(e.b.add(first, per), _rows(e, args))
-        _Rows(e, machine.lanes, activation_group, args).emit(first, stop)
+        b, parts = e.b, _parts(e, args)
+        first = b.mul(b.sdiv(piece, parts), const(ROWS_PER_PIECE))
+        stop = e.smaller(b.add(first, const(ROWS_PER_PIECE)), _rows(e, args))
+        part, groups = b.srem(piece, parts), word(e, args, GROUPS)
+        start, end = (b.sdiv(b.mul(groups, i), parts) for i in (part, b.add(part, const(1))))
+        _Rows(e, machine.lanes, activation_group, args).emit(first, stop, start, end)
 
 
 def _rows(e: Emit, args: Value) -> Value:
     return word(e, word(e, args, ROWS_AT), 0)
 
 
-def _rows_per_piece(e: Emit, args: Value) -> Value:
-    many = e.b.icmp_signed(">=", _rows(e, args), const(MANY_ROWS))
-    return e.b.select(many, const(ROWS_PER_PIECE), const(1))
+def _parts(e: Emit, args: Value) -> Value:
+    """Into how many parts the groups are cut; each finds the rows' limits anew."""
+    b, rows = e.b, _rows(e, args)
+    moderate = b.and_(b.icmp_signed(">=", rows, const(FEW_ROWS)), b.icmp_signed("<", rows, const(MANY_ROWS)))
+    return b.select(moderate, const(PARTS), const(1))
 
 
 class _Rows:
@@ -117,12 +125,12 @@ class _Rows:
             self.sizes = e.b.alloca(self.floats)
             self.place = e.b.alloca(I64)
 
-    def emit(self, first: Value, stop: Value) -> None:
-        """Group by group, as Q lies: what a row has of it is far apart."""
+    def emit(self, first: Value, stop: Value, start: Value, end: Value) -> None:
+        """Rows first .. stop-1 of groups start .. end-1; group by group, as Q lies."""
         e, b = self.e, self.e.b
         with e.each(first, stop) as row:
             e.store(self._limit(row), self._limit_at(b.sub(row, first)), 4)
-        with e.each(const(0), self.groups) as group, e.each(first, stop) as row:
+        with e.each(start, end) as group, e.each(first, stop) as row:
             self._item(row, group, e.load(F32, self._limit_at(b.sub(row, first)), 4))
 
     def _limit_at(self, index: Value) -> Value:
