@@ -53,7 +53,8 @@ class EngineConfig:
         kv_cache_dtype: "auto" (that of the activations), "int8" or "fp8" (float8 e4m3): a cache of 8 bits holds
             about twice as many tokens, and answers change a little.
         lm_head: form of the output head's weights: "full" (the dtype), "int8" (a scale for each row: half the bytes
-            that a step reads for it), or "auto": int8 beside 4-bit layers on a CPU that multiplies integers fast.
+            that a step reads for it; CPUs only), or "auto": int8 beside 4-bit layers on a CPU that multiplies
+            integers fast.
         gpu_memory_utilization: share of the device's memory, a GPU's or the machine's, that the engine may take.
         enable_prefix_caching: keep and reuse the blocks of finished prompts.
         num_threads: CPU threads; None is one per core that the process may use, or one for a tiny model.
@@ -162,6 +163,8 @@ class ModelFacts:
         hidden_size, vocab_size: for the workspace of a step.
         tied: whether the output head shares the embedding's weights.
         largest_int4: weights of the largest quantized layer, 0 without one: a GPU dequantises it for long prompts.
+        dense_head: whether the output head is not quantized.
+        integer_layers: whether the CPU's integer kernels take every quantized layer, by its shape.
     """
 
     num_layers: int
@@ -175,11 +178,13 @@ class ModelFacts:
     vocab_size: int
     tied: bool = False
     largest_int4: int = 0
+    dense_head: bool = True
+    integer_layers: bool = True
 
     def weight_bytes(self, dtype: str, lm_head: str = "full") -> int:
-        """Bytes of all weights in memory when dense ones are held in `dtype`, the output head as "int8" or "full"."""
+        """Bytes of all weights in memory: dense ones in `dtype`, a dense output head as "int8" or "full"."""
         full = self.dense_parameters * DTYPES[dtype] + self.quantized_bytes
-        if lm_head == "full":
+        if lm_head == "full" or not self.dense_head:
             return full
         replaced = 0 if self.tied else self.vocab_size * self.hidden_size * DTYPES[dtype]
         return full - replaced + self.vocab_size * (self.hidden_size + INT8_SCALE_BYTES)

@@ -11,6 +11,8 @@ from llmcli.config import HardwareFacts
 from llmcli.gpu_facts import GpuFacts, NoGpu
 
 CGROUP = Path("/sys/fs/cgroup")
+# By Linux's names; the same that `llmcli_kernels.native.machine` asks for, which can not be imported without llvmlite.
+NATIVE_FLAGS = frozenset({"avx2", "f16c", "fma", "bmi2"})
 
 
 def read_hardware_facts(gpu: GpuFacts | NoGpu | None = None) -> HardwareFacts:
@@ -80,4 +82,4 @@ def _cpu_flags() -> set[str]:
 
 def _has_native_kernels(flags: set[str]) -> bool:
     """Whether `llmcli_kernels.native` can run: on Linux, with AVX2 or better."""
-    return platform.machine() == "x86_64" and {"avx2", "fma", "f16c", "bmi2"} <= flags
+    return platform.machine() == "x86_64" and flags >= NATIVE_FLAGS

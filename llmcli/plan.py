@@ -48,7 +48,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
     Raises:
         DoesNotFitError: weights, workspace and the KV cache of one sequence need more memory than there is.
         DeviceUnavailableError: the GPU was asked for and can not be used.
-        UsageError: max_model_len is beyond what the model was made for.
+        UsageError: max_model_len is beyond what the model was made for; or an int8 output head is asked for on a GPU.
     """
     if config.max_model_len is not None and config.max_model_len > model.max_position:
         raise UsageError(
@@ -131,7 +131,7 @@ def _plan(
     reasons["kv_cache_dtype"] = "that of the activations" if config.kv_cache_dtype == "auto" else "option"
     own_kernels = {"cuda": "triton", "cpu": "cpu"}[place.device]
     kernels = own_kernels if config.kernels == "auto" else config.kernels
-    lm_head = _resolve_lm_head(config, model, hardware, kernels, dtype, reasons)
+    lm_head = _resolve_lm_head(config, model, hardware, place, dtype, reasons)
     per_token = kv_bytes_per_token(model, kv_cache_dtype)
     memory = _Memory(
         place=place,
@@ -199,7 +199,7 @@ def _resolve_dtype(
     if model.checkpoint_dtype == "float32":
         reasons["dtype"] = "the checkpoint's"
         return "float32"
-    if model.quantized_bytes and hardware.native_kernels and config.kernels in NATIVE_KERNELS:
+    if _multiplies_in_integers(config, model, hardware):
         reasons["dtype"] = f"checkpoint is {model.checkpoint_dtype}; 4-bit layers multiply in integers here"
         return "bfloat16"
     if hardware.fast_bfloat16:
@@ -209,25 +209,39 @@ def _resolve_dtype(
     return "float32"
 
 
+def _multiplies_in_integers(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> bool:
+    """Whether the quantized layers run in integers, on the CPU and with bfloat16 activations."""
+    here = hardware.native_kernels and config.kernels in NATIVE_KERNELS
+    return here and model.quantized_bytes > 0 and model.integer_layers
+
+
 def _resolve_lm_head(
     config: EngineConfig,
     model: ModelFacts,
     hardware: HardwareFacts,
-    kernels: str,
+    place: _Place,
     dtype: str,
     reasons: dict[str, str],
 ) -> str:
-    """ "int8" or "full"."""
+    """ "int8" or "full".
+
+    Raises:
+        UsageError: int8 was asked for on a GPU.
+    """
+    on_cpu = place.device == "cpu"
+    if config.lm_head == "int8" and not on_cpu:
+        raise UsageError(
+            "--lm-head int8 is for CPUs: on a GPU every step would expand the whole head, which takes more memory",
+            fix="leave out --lm-head, or use --device cpu",
+        )
+    if not model.dense_head:
+        reasons["lm_head"] = "it is 4-bit already"
+        return "full"
     if config.lm_head != "auto":
         reasons["lm_head"] = "option"
         return config.lm_head
-    if (
-        kernels in NATIVE_KERNELS
-        and dtype == "bfloat16"
-        and hardware.native_kernels
-        and model.quantized_bytes
-    ):
-        reasons["lm_head"] = "beside 4-bit layers, as fast as memory is"
+    if on_cpu and dtype == "bfloat16" and _multiplies_in_integers(config, model, hardware):
+        reasons["lm_head"] = "half the bytes that a step reads for it; --lm-head full is more exact"
         return "int8"
     reasons["lm_head"] = "as in the checkpoint"
     return "full"

@@ -147,6 +147,15 @@ def test_the_weights_of_a_step_are_all_but_the_table_that_is_looked_up(folder: P
     assert bytes_per_step(make(tied)) == sum(tensor.nbytes for tensor in stored(tied).values())
 
 
+def test_a_tied_int8_head_is_read_beside_the_table_that_is_looked_up(tmp_path: Path) -> None:
+    folder = tiny_chat_model(tmp_path, num_hidden_layers=1, tie_word_embeddings=True)
+    tensors = stored(folder)
+    vocab, hidden = tensors["model.embed_tokens.weight"].shape
+    others = sum(tensor.numel() for tensor in tensors.values()) - vocab * hidden
+    engine = make(folder, dtype="bfloat16", device="cpu", lm_head="int8")
+    assert bytes_per_step(engine) == 2 * others + vocab * (hidden + 4)  # a float32 scale for each row
+
+
 def test_a_fault_of_the_engine_ends_the_benchmark(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make(folder)
     timed(engine, monkeypatch, fails_at=9, error=RuntimeError("gone"))

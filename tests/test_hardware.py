@@ -1,5 +1,6 @@
 """What the machine offers, with the limits of a container counted in."""
 
+import platform
 from pathlib import Path
 
 import psutil
@@ -63,3 +64,19 @@ def test_no_quota_leaves_all_cores(cgroup: Path, quota: str) -> None:
     unlimited = read_hardware_facts().num_cores
     (cgroup / "cpu.max").write_text(quota)
     assert read_hardware_facts().num_cores == unlimited
+
+
+def test_the_flags_that_native_kernels_need_are_those_that_the_kernels_ask_for() -> None:
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed")
+    from llmcli_kernels.native.machine import MACHINES
+
+    assert set(MACHINES["avx2"].needs) == hardware.NATIVE_FLAGS
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc/cpuinfo")
+def test_native_kernels_are_found_where_llvm_finds_a_machine_for_them() -> None:
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed")
+    from llmcli_kernels.native.machine import machines_here
+
+    x86 = platform.machine() == "x86_64"
+    assert read_hardware_facts().native_kernels == (x86 and bool(machines_here()))

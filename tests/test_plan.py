@@ -274,6 +274,7 @@ AWQ_HEADS: list[tuple[dict[str, Any], bool, str, str]] = [
     ({"lm_head": "int8"}, False, "float32", "int8"),
     ({}, False, "float32", "full"),
 ]
+INTEGER_MACHINE = machine(16 * GIB, fast_bfloat16=False, native_kernels=True)
 
 
 @pytest.mark.parametrize(("options", "native", "dtype", "lm_head"), AWQ_HEADS)
@@ -284,6 +285,30 @@ def test_integer_kernels_bring_bfloat16_and_an_int8_head_to_4_bit_models(
     plan = resolve(EngineConfig(**options), LLAMA_7B_AWQ, hardware)
     assert (plan.dtype, plan.lm_head) == (dtype, lm_head)
     assert plan.reasons["lm_head"]
+
+
+def test_layers_that_integer_kernels_do_not_take_bring_neither() -> None:
+    odd = replace(LLAMA_7B_AWQ, integer_layers=False)
+    plan = resolve(EngineConfig(), odd, INTEGER_MACHINE)
+    assert (plan.dtype, plan.lm_head) == ("float32", "full")
+    assert resolve(EngineConfig(dtype="bfloat16"), odd, INTEGER_MACHINE).lm_head == "full"
+
+
+def test_the_reason_of_an_int8_head_names_what_it_saves_and_the_exact_way() -> None:
+    reason = resolve(EngineConfig(), LLAMA_7B_AWQ, INTEGER_MACHINE).reasons["lm_head"]
+    assert reason == "half the bytes that a step reads for it; --lm-head full is more exact"
+
+
+@pytest.mark.parametrize("asked", ["auto", "int8", "full"])
+def test_a_head_that_is_4_bit_already_stays_so_and_counts_once(asked: Any) -> None:
+    plan = resolve(EngineConfig(lm_head=asked), replace(LLAMA_7B_AWQ, dense_head=False), INTEGER_MACHINE)
+    assert (plan.lm_head, plan.reasons["lm_head"]) == ("full", "it is 4-bit already")
+    assert plan.weight_bytes == LLAMA_7B_AWQ.weight_bytes("bfloat16")
+
+
+def test_a_4_bit_head_has_no_int8_form_to_count() -> None:
+    model = replace(LLAMA_7B_AWQ, dense_head=False)
+    assert model.weight_bytes("bfloat16", "int8") == model.weight_bytes("bfloat16")
 
 
 def test_dense_models_keep_their_head() -> None:

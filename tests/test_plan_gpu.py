@@ -23,7 +23,14 @@ LLAMA_7B = replace(LLAMA_7B_AWQ, dense_parameters=7_000_000_000, quantized_bytes
 
 
 def machine(gpu: GpuFacts | NoGpu, free: int = 64 * GIB) -> HardwareFacts:
-    return HardwareFacts(total_memory=2 * free, free_memory=free, num_cores=8, fast_bfloat16=False, native_kernels=False, gpu=gpu)
+    return HardwareFacts(
+        total_memory=2 * free,
+        free_memory=free,
+        num_cores=8,
+        fast_bfloat16=False,
+        native_kernels=False,
+        gpu=gpu,
+    )
 
 
 def gpu_with(free: int) -> GpuFacts:
@@ -162,10 +169,20 @@ def test_the_workspace_of_a_gpu_holds_dequantised_weights_and_the_libraries(larg
     assert on_gpu - on_cpu == panel + GPU_LIBRARY_BYTES
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_an_int8_head_is_refused_on_a_gpu_with_the_reason_and_what_to_type(device: Any) -> None:
+    with pytest.raises(UsageError, match=r"--lm-head int8 is for CPUs: .* expand the whole head") as caught:
+        resolve(EngineConfig(device=device, lm_head="int8"), LLAMA_7B_AWQ, machine(H200))
+    assert caught.value.fix == "leave out --lm-head, or use --device cpu"
+    on_cpu = EngineConfig(device="cpu", lm_head="int8")
+    assert resolve(on_cpu, LLAMA_7B_AWQ, machine(H200)).lm_head == "int8"
+
+
 @given(options=OPTIONS, model=MODELS, free=st.integers(0, 1 << 38))
 def test_a_plan_for_a_gpu_fits_it_or_the_error_tells_what_would(
     options: dict[str, Any], model: ModelFacts, free: int
 ) -> None:
+    options = options | {"lm_head": "auto"}  # an int8 one is refused
     if "max_model_len" in options:
         options["max_model_len"] = min(options["max_model_len"], model.max_position)
     try:

@@ -5,6 +5,7 @@ models or engines. The engine's builder calls `select` once and passes the set d
 "reference" by name.
 """
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -133,15 +134,28 @@ def _torch_set(_: Path | None) -> KernelSet:
 def _cpu_set(tuning_file: Path | None, machine: str | None = None) -> KernelSet:
     """The torch set, with native kernels for all that they can do; of a machine by name, or the best that this is."""
     torch_set = replace(_torch_set(tuning_file), name=machine or "cpu")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return torch_set  # all that there is for this machine: no trouble
     try:
         from llmcli_kernels.native.host import Host
+        from llmcli_kernels.native.machine import machines_here
         from llmcli_kernels.native.object_cache import default_folder
 
+        if not machines_here():
+            return torch_set
         host = Host(default_folder(), machine)
-    except Exception as error:  # no llvmlite, another processor: whatever it is, torch can do the work
-        reason = f"{type(error).__name__}: {error}"
+    except Exception as error:  # whatever it is, torch can do the work
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"
+        reason = "llvmlite is not installed" if missing else f"llvmlite does not work here, {error}"
         return replace(torch_set, trouble=lambda: reason)
-    return _with_native_kernels(host, torch_set)
+    native = _with_native_kernels(host, torch_set)
+
+    def trouble() -> str | None:
+        failed = native.trouble()
+        # people need no name of an exception's class, which comes first
+        return failed and f"compiled kernels do not work here, {failed.split(': ', 1)[-1]}"
+
+    return replace(native, trouble=trouble)
 
 
 def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:

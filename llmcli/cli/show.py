@@ -101,6 +101,8 @@ def _fit(facts: ModelFacts) -> dict[str, Any]:
         "device_reason": plan.reasons["device"],
         "dtype": plan.dtype,
         "dtype_reason": plan.reasons["dtype"],
+        "lm_head": plan.lm_head,
+        "lm_head_reason": plan.reasons["lm_head"],
         "max_model_len": plan.max_model_len,
         "max_model_len_reason": plan.reasons["max_model_len"],
         "full_length_sequences": plan.kv_tokens // plan.max_model_len,
@@ -133,6 +135,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         rows += [
             ("device here", f"{here['device']} ({here['device_reason']})"),
             ("dtype here", f"{here['dtype']} ({here['dtype_reason']})"),
+            ("head here", f"{here['lm_head']} ({here['lm_head_reason']})"),
             ("context here", f"{here['max_model_len']:,} tokens ({here['max_model_len_reason']})"),
             ("at once", f"{here['full_length_sequences']:,} sequences of full length; more of shorter ones"),
         ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llmcli.config import EngineConfig, ResolvedConfig, human_bytes
 from llmcli.engine.engine import Engine
 from llmcli.engine.first_use import compile_kernels, from_home
-from llmcli.errors import CheckpointError, UsageError
+from llmcli.errors import CheckpointError, UsageError, quote
 from llmcli.gpu_facts import GpuFacts, NoGpu
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.models import LocalModel
@@ -153,7 +153,10 @@ def _load_runner(
         lm_head=config.lm_head,
     )
     if trouble := kernels.trouble():
-        warn(f"PyTorch's own kernels are used, which are slower: {trouble}")
+        warn(
+            f"PyTorch's own kernels are used, which are slower: {quote(trouble)};"
+            " to mend it: pip install --force-reinstall llvmlite"
+        )
     if config.device == "cuda":
         torch.cuda.empty_cache()  # what packing took and the KV cache is to have
     elapsed = time.monotonic() - imported

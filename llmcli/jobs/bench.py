@@ -135,7 +135,8 @@ def run_bench(engine: Engine, plan: BenchPlan, on_run: Callable[[str], None]) ->
 def bytes_per_step(engine: Engine) -> int:
     """Bytes of weights that every decode step reads: all but an embedding that is only looked up in."""
     spec, item = engine.spec, {"float32": 4}.get(engine.config.dtype, 2)
-    looked_up = 0 if spec.tie_word_embeddings else spec.vocab_size * spec.hidden_size * item
+    is_head = spec.tie_word_embeddings and engine.config.lm_head == "full"  # int8 is a copy of it
+    looked_up = 0 if is_head else spec.vocab_size * spec.hidden_size * item
     return engine.config.weight_bytes - looked_up
 
 

@@ -101,11 +101,23 @@ def test_a_model_that_does_not_fit_is_shown_all_the_same(tiny, capsys, monkeypat
     from llmcli.gpu_facts import NoGpu
 
     none = HardwareFacts(
-        total_memory=1 << 20, free_memory=0, num_cores=1, fast_bfloat16=False, native_kernels=False, gpu=NoGpu("there is none")
+        total_memory=1 << 20,
+        free_memory=0,
+        num_cores=1,
+        fast_bfloat16=False,
+        native_kernels=False,
+        gpu=NoGpu("there is none"),
     )
     monkeypatch.setattr(show, "read_hardware_facts", lambda gpu: none)
     assert run_command_line(["show", tiny]) == 0
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_the_form_of_the_output_head_is_shown_with_its_reason(tiny, capsys):
+    here = shown(capsys, tiny)["here"]
+    assert (here["lm_head"], here["lm_head_reason"]) == ("full", "as in the checkpoint")
+    assert run_command_line(["show", tiny]) == 0
+    assert "head here      full (as in the checkpoint)\n" in capsys.readouterr().out
 
 
 def test_a_gpu_is_shown_with_its_memory_and_what_fits_on_it(tiny, capsys, monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llmcli_kernels import Int4Columns, Int4Weight, KernelSet, select
+from llmcli_kernels.decoder import no_fusion
 from llmcli_kernels.int4_linear.forms import Int4Stack
 from tests.tiny_models import pack_gemm, pack_gemv, random_quantized
 
@@ -157,8 +158,8 @@ def test_a_stack_of_unlike_parts_is_refused():
 
 def test_a_weight_in_columns_is_tested_and_packed_natively():
     cpu = select("cpu", "cpu")
-    if trouble := cpu.trouble():
-        pytest.skip(trouble)
+    if cpu.fuse_decoder is no_fusion:
+        pytest.skip("there are no native kernels for this machine")
     from llmcli_kernels.int4_linear.native.records import PackedRecords
 
     columns = make_columns(72, 256, 64)

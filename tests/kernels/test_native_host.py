@@ -12,7 +12,9 @@ from torch import Tensor
 from llmcli_kernels import select
 from tests.kernels.bounds import assert_close
 
-llvmlite = pytest.importorskip("llvmlite")
+pytest.importorskip("llvmlite")
+
+from llvmlite import binding
 
 from llmcli_kernels.decoder import no_fusion
 from llmcli_kernels.int4_linear import native as int4_native
@@ -117,7 +119,7 @@ def test_a_broken_llvmlite_is_told_in_its_own_words(monkeypatch):
     def broken(*_: object) -> None:
         raise OSError("libllvm: invalid ELF header")
 
-    monkeypatch.setattr(llvmlite.binding, "create_mcjit_compiler", broken)
+    monkeypatch.setattr(binding, "create_mcjit_compiler", broken)
     assert select("cpu").trouble() == "llvmlite does not work here, libllvm: invalid ELF header"
 
 
@@ -131,7 +133,7 @@ def test_where_there_are_no_native_kernels_torchs_are_no_trouble(monkeypatch, na
 
 
 def test_a_processor_without_avx2_is_no_trouble(monkeypatch):
-    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: {"sse2": True})
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: {"sse2": True})
     kernels = select("cpu")
     assert (kernels.trouble(), kernels.fuse_decoder) == (None, no_fusion)
 

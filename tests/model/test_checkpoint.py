@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from llmcli.errors import CheckpointError
 from llmcli.model.checkpoint import read_checkpoint, read_header
-from llmcli.model.facts import read_model_facts
+from llmcli.model.facts import fits_integers, read_model_facts
 from tests.tiny_models import (
     awq_checkpoints,
     base_config,
@@ -320,6 +320,57 @@ def test_facts_count_dense_weights_and_packed_bytes(tmp_path: Path) -> None:
     assert facts.checkpoint_dtype == "float32"
     assert facts.largest_int4 == 64 * (3 * 64)
     assert read_model_facts(dense).largest_int4 == 0
+
+
+HEADS: list[tuple[bool, str, bool]] = [
+    (False, "lm_head.weight", True),
+    (False, "lm_head.qweight", False),
+    (True, "model.norm.weight", True),
+]
+
+
+@pytest.mark.parametrize(("tied", "tensor", "dense"), HEADS)
+def test_facts_tell_a_dense_head_from_a_quantized_one(
+    tmp_path: Path, tied: bool, tensor: str, dense: bool
+) -> None:
+    block = {"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}
+    config = base_config(tie_word_embeddings=tied, quantization_config=block)
+    folder = save_checkpoint(tmp_path, config, {tensor: torch.zeros(8)})
+    assert read_model_facts(folder).dense_head == dense
+
+
+ODD = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4, "num_key_value_heads": 4}
+INTEGER_MODELS: list[tuple[dict[str, int], int, tuple[str, ...], bool]] = [
+    (ODD | {"intermediate_size": 256}, 32, (), True),
+    (ODD | {"intermediate_size": 256}, -1, (), True),
+    (ODD, 64, (), False),
+    (ODD, 64, ("down_proj",), True),
+    (ODD | {"intermediate_size": 256, "head_dim": 16}, 64, (), False),
+    (ODD | {"intermediate_size": 256, "head_dim": 16}, 64, ("o_proj",), True),
+    (ODD | {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}, 64, (), False),
+]
+
+
+@pytest.mark.parametrize(("sizes", "group", "dense", "expected"), INTEGER_MODELS)
+def test_facts_tell_whether_integer_kernels_take_every_quantized_layer(
+    tmp_path: Path, sizes: dict[str, int], group: int, dense: tuple[str, ...], expected: bool
+) -> None:
+    quantized, _ = awq_checkpoints(tmp_path, base_config(**sizes), "gemm", group, dense)
+    assert read_model_facts(quantized).integer_layers == expected
+
+
+def test_the_rule_for_integer_layers_is_that_of_the_kernels() -> None:
+    pytest.importorskip("llvmlite", reason="llvmlite is not installed")
+    from llmcli_kernels.int4_linear import Int4Weight
+    from llmcli_kernels.int4_linear.native.records import fits
+
+    for k in (0, 32, 64, 96, 128, 192, 256, 320, 384, 768):
+        for group in (8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 768):
+            if k % group == 0:
+                groups = torch.zeros(8, k // group)
+                q = torch.zeros(8, k // 2, dtype=torch.uint8)
+                weight = Int4Weight(q, groups.to(torch.uint8), groups.half(), group)
+                assert fits_integers(k, group) == fits(weight), (k, group)
 
 
 def test_the_dtype_of_a_checkpoint_is_that_of_most_of_its_weights(tmp_path: Path) -> None:

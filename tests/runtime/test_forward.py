@@ -122,7 +122,12 @@ def test_the_cache_has_the_shape_and_the_bytes_of_the_plan(
     folder = dense_checkpoint(tmp_path, config, transformers_model(config))
     spec = read_model_spec(folder)
     hardware = HardwareFacts(
-        total_memory=1 << 40, free_memory=1 << 40, num_cores=1, fast_bfloat16=True, native_kernels=False, gpu=NoGpu("none")
+        total_memory=1 << 40,
+        free_memory=1 << 40,
+        num_cores=1,
+        fast_bfloat16=True,
+        native_kernels=False,
+        gpu=NoGpu("none"),
     )
     options = EngineConfig(
         kv_cache_memory=3 * MIB, block_size=8, dtype="bfloat16", kv_cache_dtype=kv_cache_dtype

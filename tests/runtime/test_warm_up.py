@@ -13,7 +13,12 @@ from tests.fakes import OracleRunner
 from tests.test_plan import LLAMA_7B_AWQ, TINY
 
 MACHINE = HardwareFacts(
-    total_memory=64 * GIB, free_memory=64 * GIB, num_cores=1, fast_bfloat16=True, native_kernels=False, gpu=NoGpu("none")
+    total_memory=64 * GIB,
+    free_memory=64 * GIB,
+    num_cores=1,
+    fast_bfloat16=True,
+    native_kernels=False,
+    gpu=NoGpu("none"),
 )
 
 
