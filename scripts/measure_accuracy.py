@@ -52,6 +52,8 @@ MODES = (
     Mode("cpu", "bfloat16", "int8"),
     Mode("cpu", "bfloat16", "fp8"),
     Mode("cpu", "bfloat16", lm_head="int8"),
+    Mode("cpu", "bfloat16", "int8", lm_head="int8"),
+    Mode("avx2", "bfloat16", lm_head="int8"),
 )
 MODELS = (
     Variant("tiny_chat", TINY_CHAT),

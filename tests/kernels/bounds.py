@@ -31,7 +31,7 @@ RELATIVE_ERROR = {
     "int4_skinny_cut_off": {torch.float32: 2.1e-7, torch.float16: ONE_STEP[torch.float16]},
     # Against weights rounded once.
     "int4_wide": {torch.float32: 5.6e-7},
-    # Activations rounded to int8 in groups of 64 k (README.md of the operation).
+    # Activations rounded to int8 in groups of 128 k, but for a few outliers (README.md of the operation).
     "int4_linear_int8": {torch.bfloat16: 1.2e-2},
     "int4_linear_int8_outliers": {torch.bfloat16: 2.5e-2},
     "int8_linear": {torch.float32: 2.0e-6},

@@ -80,5 +80,5 @@ def host(request: pytest.FixtureRequest, code_folder: Path) -> "Host":
 
     try:
         return Host(code_folder, request.param)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         pytest.skip(str(error))

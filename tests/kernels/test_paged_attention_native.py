@@ -1,8 +1,7 @@
 """Paged attention as native kernels: against float64, the same bits in every batch and on every number of threads."""
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,27 +13,19 @@ from tests.kernels.test_paged_attention_kernel import DTYPES, STORAGES, PagedCas
 
 pytest.importorskip("llvmlite")
 
+from llvmlite import ir
+
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.program import Program
 from llmcli_kernels.paged_attention.native import NativePagedAttention, covers, plan, stages
+from llmcli_kernels.paged_attention.native.attend import emit_attend
+from llmcli_kernels.paged_attention.native.form import Form
+from llmcli_kernels.paged_attention.native.merge import emit_merge
 
 BF16 = torch.bfloat16
 # Around strips of 32 and 64 and splits of 256 positions; queries of none, one and several tiles.
 LENGTHS = [(1, 1), (1, 31), (1, 32), (1, 33), (1, 65), (1, 511), (1, 512), (1, 513), (1, 2000)]
 MIXED = [(1, 257), (70, 133), (2, 2), (1, 600), (33, 33), (3, 520), (1, 5), (9, 300)]
-
-
-@pytest.fixture(scope="session")
-def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("attention")
-    folder.chmod(0o700)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def hosts() -> dict[str, Host]:
-    """Kept, with what they have compiled."""
-    return {}
 
 
 class Native:
@@ -49,15 +40,9 @@ def _refuse(*_: object) -> Tensor:
     raise AssertionError("not covered")
 
 
-@pytest.fixture(params=["avx512vnni", "avx2"])
-def native(request: pytest.FixtureRequest, code_folder: Path, hosts: dict[str, Host]) -> Native:
-    """The kernels for each kind of processor that this one can stand in for."""
-    if request.param not in hosts:
-        try:
-            hosts[request.param] = Host(code_folder, request.param)
-        except (RuntimeError, AttributeError) as error:
-            pytest.skip(f"{request.param}: {error}")
-    return Native(hosts[request.param])
+@pytest.fixture
+def native(host: Host) -> Native:
+    return Native(host)
 
 
 @pytest.fixture
@@ -216,3 +201,12 @@ def test_what_has_no_kernel_goes_to_the_fallback(native: Native, odd: dict):
     assert odd.keys() == {"softcap"} or not covers(native.host.machine, BF16, case.q.shape[1], case.kv)
     out = operation(case.q, case.kv, case.batch, case.scale, case.window, case.softcap)
     assert_close("paged_attention", out, case.expected())
+
+
+@pytest.mark.parametrize("emit", [emit_attend, emit_merge])
+def test_no_loop_makes_room_on_the_stack(host: Host, emit: Callable[[ir.Module, Form], None]):
+    module = ir.Module()
+    emit(module, Form("bf16", "bf16", 64, "float", host.machine.lanes))
+    loops = [block for function in module.functions for block in function.blocks[1:]]
+    assert loops
+    assert not [it for block in loops for it in block.instructions if it.opname == "alloca"]

@@ -210,6 +210,49 @@ def test_a_temperature_that_has_no_inverse_takes_the_largest(host: Host):
     assert torch.equal(NativeSample(host)(logits, params)[0], logits.argmax(dim=1))
 
 
+@pytest.mark.parametrize("vocabulary", [1, 17, 1500, 32000])
+@pytest.mark.parametrize("temperature", [math.nan, -1.0, -INF, -1e-30])
+def test_a_temperature_that_is_not_above_zero_takes_the_largest(host: Host, vocabulary: int, temperature):
+    logits = rows_of_logits(100, vocabulary)
+    params = replace(batch(100), temperature=torch.full((100,), temperature))
+    ids, finite = NativeSample(host)(logits, params)
+    assert finite.any()
+    assert torch.equal(ids[finite], logits.argmax(dim=1)[finite])
+
+
+@pytest.mark.parametrize("vocabulary", [1, 17, 1500, 32000])
+def test_at_an_infinite_temperature_all_tokens_that_are_not_banned_are_alike(host: Host, vocabulary: int):
+    logits = rows_of_logits(100, vocabulary)
+    ids, finite = NativeSample(host)(logits, replace(batch(100), temperature=torch.full((100,), INF)))
+    assert ((ids >= 0) & (ids < vocabulary)).all()
+    assert (logits.gather(1, ids[:, None])[:, 0] > -INF)[finite].all()
+
+
+@pytest.mark.parametrize("vocabulary", [1, 17, 1500, 32000])
+@pytest.mark.parametrize(
+    ("uniform", "inside"),
+    [(-1e-9, 0.0), (-INF, 0.0)] + [(u, JUST_BELOW_ONE) for u in (1.0, 7.0, INF, math.nan)],
+)
+def test_a_uniform_number_outside_counts_as_the_nearest_inside(host: Host, vocabulary: int, uniform, inside):
+    logits, params = rows_of_logits(100, vocabulary), batch(100)
+    ids, expected = (
+        NativeSample(host)(logits, replace(params, uniforms=torch.full((100,), u, dtype=torch.float64)))[0]
+        for u in (uniform, inside)
+    )
+    assert torch.equal(ids, expected)
+
+
+@pytest.mark.parametrize("name", ["top_k", "top_p", "min_p"])
+@pytest.mark.parametrize("value", [math.nan, -INF, -3.0, INF])
+def test_no_filter_leads_out_of_the_row(host: Host, name: str, value: float):
+    logits, params = rows_of_logits(100, 1500), batch(100)
+    changed = (
+        torch.full((100,), -(2**62) if value < 0 else 2**62) if name == "top_k" else torch.full((100,), value)
+    )
+    ids, _ = NativeSample(host)(logits, replace(params, **{name: changed}))
+    assert ((ids >= 0) & (ids < 1500)).all()
+
+
 @pytest.mark.parametrize("vocabulary", [211, 32000])
 def test_a_row_draws_the_same_in_any_batch_with_any_threads_on_both_machines(
     host: Host, code_folder: Path, vocabulary: int

@@ -1,8 +1,9 @@
 """int8 linear with integer dot products: the machinery of int4_linear, with records of 8-bit weights.
 
 A record is 8192 bytes for 64 output rows and 128 k: 32 words x 64 rows x 4 bytes, word j holding k = 4j .. 4j+3; N is
-filled up to whole panels of 64 rows. Activations are int8 in groups of 64 k, as for 4-bit weights. Owns packing and
-the operation; bfloat16 activations and K in whole records only, all else goes to the fallback.
+filled up to whole panels of 64 rows. Activations are int8 in groups of 128 k, but for a few outliers, as for 4-bit
+weights. Owns packing and the operation; bfloat16 activations and K in whole records only, all else goes to the
+fallback.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """What machine code may use: the two families of x86-64 processors that kernels are generated for."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import llvmlite.binding as llvm
 
@@ -24,6 +25,11 @@ class Machine:
     @property
     def vnni(self) -> bool:
         return self.name == "avx512vnni"
+
+    @cached_property
+    def bfloat16_pairs(self) -> bool:
+        """Has dot products of pairs of bfloat16: AVX-512's, where code is for the very processor."""
+        return self.cpu is None and bool(llvm.get_host_cpu_features().get("avx512bf16"))
 
 
 # Besides what is named, AVX2 machines have all of x86-64-v3 by LLVM's definition.

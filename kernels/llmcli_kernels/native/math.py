@@ -1,4 +1,4 @@
-"""Vector arithmetic that LLVM has no instruction for: exponentials, sums over lanes, and how torch's dtypes are called.
+"""Vector arithmetic that LLVM has no instruction for: exponentials, sums and maxima over lanes; and names of dtypes.
 
 Knows no kernel. Bits do not depend on the machine or on the number of lanes, but for `sum_lanes`, whose order is that
 of a tree over the lanes it is given.
@@ -11,6 +11,7 @@ import torch
 from llvmlite import ir
 
 from llmcli_kernels.native.emit import F32, I32, Emit, Value, splat
+from llmcli_kernels.native.transpose import shuffle
 
 # Emit's names of the dtypes of activations.
 KINDS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -50,14 +51,19 @@ def exp(e: Emit, x: Value) -> Value:
     return _exp_times_power(e, r, shifted)
 
 
-def exp2(e: Emit, x: Value) -> Value:
-    """2^x, as `exp`."""
+def larger(e: Emit, x: Value, y: Value) -> Value:
+    """Of each lane; y where either is NaN."""
+    return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
+
+
+def largest_lane(e: Emit, x: Value) -> Value:
+    """In every lane."""
     lanes = x.type.count
-    x = _limited(e, x, -151.0, 129.0)
-    rounder = splat(F32, ROUNDER, lanes)
-    shifted = e.b.fadd(x, rounder)
-    fraction = e.b.fsub(x, e.b.fsub(shifted, rounder))
-    return _exp_times_power(e, e.b.fmul(fraction, splat(F32, math.log(2), lanes)), shifted)
+    distance = lanes // 2
+    while distance:
+        x = larger(e, x, shuffle(e, x, x, [i ^ distance for i in range(lanes)]))
+        distance //= 2
+    return x
 
 
 def sum_lanes(e: Emit, vector: Value) -> Value:

@@ -1,6 +1,6 @@
-"""Matrices of bits and of lanes turned in registers: how weights change their places.
+"""Matrices of bits and of lanes turned in registers.
 
-Knows no kernel and no layout. Used by the kernels that pack weights.
+Knows no kernel and no layout. Used by the kernels that pack weights, and by attention for its keys.
 """
 
 from llvmlite import ir
@@ -29,18 +29,42 @@ def transpose_bytes(e: Emit, vectors: list[Value]) -> list[Value]:
     return [*exchange(e, one, two, 8), *exchange(e, three, four, 8)]
 
 
+def shuffle(e: Emit, x: Value, y: Value, order: list[int]) -> Value:
+    return e.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
 def transpose_lanes(e: Emit, vectors: list[Value]) -> list[Value]:
-    """2^n vectors of 2^n int32: lane i of vector j becomes lane j of vector i."""
-    vectors, lanes = list(vectors), len(vectors)
-    apart = lanes // 2
-    while apart:
-        kept = [lane if not lane & apart else lanes + lane - apart for lane in range(lanes)]
-        moved = [lane + apart if not lane & apart else lanes + lane for lane in range(lanes)]
-        for i in (i for i in range(lanes) if not i & apart):
-            x, y = vectors[i], vectors[i + apart]
-            vectors[i], vectors[i + apart] = (
-                e.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, lanes), places))
-                for places in (kept, moved)
-            )
-        apart //= 2
-    return vectors
+    """8 vectors of 8 lanes of 32 bits, or 16 of 16: lane i of vector j becomes lane j of vector i.
+
+    Pairs, then fours, of vectors are interleaved within 128 bits, each of which then has four vectors of one lane; then
+    the 128 bits change places.
+    """
+    lanes = len(vectors)
+    quads = range(lanes // 4)
+
+    def within(x: Value, y: Value, order: tuple[int, ...]) -> Value:
+        return shuffle(e, x, y, [4 * q + i % 4 + (lanes if i >= 4 else 0) for q in quads for i in order])
+
+    parts: list[list[Value]] = []  # [four vectors][lane of four]
+    for first in range(0, lanes, 4):
+        a, b, c, d = vectors[first : first + 4]
+        low, low2 = (within(x, y, (0, 4, 1, 5)) for x, y in ((a, b), (c, d)))
+        high, high2 = (within(x, y, (2, 6, 3, 7)) for x, y in ((a, b), (c, d)))
+        sides = ((low, low2), (high, high2))
+        parts.append([within(x, y, order) for x, y in sides for order in ((0, 1, 4, 5), (2, 3, 6, 7))])
+    by_place = [_transpose_quads(e, [part[k] for part in parts]) for k in range(4)]
+    return [by_place[lane % 4][lane // 4] for lane in range(lanes)]
+
+
+def _transpose_quads(e: Emit, vectors: list[Value]) -> list[Value]:
+    """As `transpose_lanes`, with 128 bits for a lane; two or four vectors."""
+
+    def pick(x: Value, y: Value, quads: tuple[int, ...]) -> Value:
+        return shuffle(e, x, y, [4 * q + i for q in quads for i in range(4)])
+
+    if len(vectors) == 2:
+        return [pick(*vectors, quads) for quads in ((0, 2), (1, 3))]
+    low, high = pick(*vectors[:2], (0, 1, 4, 5)), pick(*vectors[:2], (2, 3, 6, 7))
+    low2, high2 = pick(*vectors[2:], (0, 1, 4, 5)), pick(*vectors[2:], (2, 3, 6, 7))
+    sides = ((low, low2), (high, high2))
+    return [pick(x, y, quads) for x, y in sides for quads in ((0, 2, 4, 6), (1, 3, 5, 7))]

@@ -3,13 +3,13 @@
 Owns the choice of the variant and the words of a layer. Two kernels, one after the other: "attend" (`attend`) and
 "merge" (`merge`) for sequences so long that they are cut. What they have to do in a step is in a plan (`plan`).
 
-The same bits come out whatever the number of threads and whatever else is in the batch.
+The same bits come out whatever the number of threads and whatever else is in the batch; but not in whatever chunks a
+prompt comes: they decide whether its positions are split, and int8 values' shares are of what a strip has of them.
 """
 
 import math
 from collections.abc import Callable
 
-import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
 from torch import Tensor
@@ -139,7 +139,7 @@ def form_of(machine: Machine, dtype: torch.dtype, kv: PagedKV) -> Form:
     arithmetic = "float"
     if storage == "int8" and dtype != torch.float32:
         arithmetic = "int16"
-    elif storage == "bf16" and machine.lanes == 16 and llvm.get_host_cpu_features().get("avx512bf16"):
+    elif storage == "bf16" and machine.bfloat16_pairs:
         arithmetic = "bf16"
     return Form(KINDS[dtype], storage, kv.head_size, arithmetic, machine.lanes)
 

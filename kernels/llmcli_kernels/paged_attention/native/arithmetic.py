@@ -1,6 +1,6 @@
-"""Register arithmetic of attention: products of words, powers of two, transposition.
+"""Register arithmetic of attention: products of words, powers of two.
 
-Knows forms and registers, not memory's layout beyond the distance of rows. Called by `strips` and `softmax`.
+Knows forms and registers, not memory's layout beyond the distance of rows. Called by `attend`, `weights` and `merge`.
 """
 
 from collections.abc import Callable
@@ -38,67 +38,6 @@ def power_of_two(e: Emit, x: Value, coefficients: tuple[float, ...]) -> Value:
         value = fma(e, value, fraction, splat(F32, coefficient, lanes))
     exponent = b.shl(b.bitcast(shifted, ir.VectorType(I32, lanes)), splat(I32, 23, lanes))
     return b.fmul(value, b.bitcast(exponent, x.type))
-
-
-def larger(e: Emit, x: Value, y: Value) -> Value:
-    """One of them where either is NaN."""
-    return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
-
-
-def largest_lane(e: Emit, x: Value) -> Value:
-    """In every lane."""
-    lanes = x.type.count
-    distance = lanes // 2
-    while distance:
-        order = [i ^ distance for i in range(lanes)]
-        x = larger(e, x, shuffle(e, x, x, order))
-        distance //= 2
-    return x
-
-
-def shuffle(e: Emit, x: Value, y: Value, order: list[int]) -> Value:
-    return e.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(order)), order))
-
-
-def transposed(e: Emit, rows: list[Value]) -> list[Value]:
-    """Columns of L rows of L lanes of 32 bits.
-
-    Pairs, then fours, of rows are interleaved within 128 bits, each of which then has four rows of one column; then the
-    128 bits change places.
-    """
-    lanes = len(rows)
-    quads = range(lanes // 4)
-
-    def within(x: Value, y: Value, order: tuple[int, ...]) -> Value:
-        return shuffle(e, x, y, [4 * q + i % 4 + (lanes if i >= 4 else 0) for q in quads for i in order])
-
-    parts: list[list[Value]] = []  # [four rows][column of four]
-    for first in range(0, lanes, 4):
-        a, b, c, d = rows[first : first + 4]
-        low, low2 = (within(x, y, (0, 4, 1, 5)) for x, y in ((a, b), (c, d)))
-        high, high2 = (within(x, y, (2, 6, 3, 7)) for x, y in ((a, b), (c, d)))
-        sides = ((low, low2), (high, high2))
-        parts.append([within(x, y, order) for x, y in sides for order in ((0, 1, 4, 5), (2, 3, 6, 7))])
-    columns: list[Value] = [None] * lanes
-    for k in range(4):
-        for q, column in enumerate(_quads_transposed(e, [part[k] for part in parts])):
-            columns[4 * q + k] = column
-    return columns
-
-
-def _quads_transposed(e: Emit, rows: list[Value]) -> list[Value]:
-    """Columns of rows whose elements have 128 bits; two or four of them."""
-    lanes = 4 * len(rows)
-
-    def pick(x: Value, y: Value, quads: tuple[int, ...]) -> Value:
-        return shuffle(e, x, y, [4 * q + i for q in quads for i in range(4)])
-
-    if lanes == 8:
-        return [pick(*rows, quads) for quads in ((0, 2), (1, 3))]
-    low, high = pick(*rows[:2], (0, 1, 4, 5)), pick(*rows[:2], (2, 3, 6, 7))
-    low2, high2 = pick(*rows[2:], (0, 1, 4, 5)), pick(*rows[2:], (2, 3, 6, 7))
-    sides = ((low, low2), (high, high2))
-    return [pick(x, y, quads) for x, y in sides for quads in ((0, 2, 4, 6), (1, 3, 5, 7))]
 
 
 class Block(NamedTuple):

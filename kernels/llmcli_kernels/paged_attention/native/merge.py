@@ -4,9 +4,9 @@ from llvmlite import ir
 
 from llmcli_kernels.native.emit import F32, Emit, Value, const, splat
 from llmcli_kernels.native.kernel import function, pieces_function, word
-from llmcli_kernels.native.math import fma
+from llmcli_kernels.native.math import fma, larger
 from llmcli_kernels.paged_attention.native import plan
-from llmcli_kernels.paged_attention.native.arithmetic import EXACT, larger, power_of_two
+from llmcli_kernels.paged_attention.native.arithmetic import EXACT, power_of_two
 from llmcli_kernels.paged_attention.native.attend import GROUP, KV_HEADS, OUT, PLAN_AT
 from llmcli_kernels.paged_attention.native.form import Form
 from llmcli_kernels.paged_attention.native.weights import LEAST
@@ -54,8 +54,8 @@ class _Row:
     def emit(self, to: Value) -> None:
         """sum of sums 2^(m - M) over sum of weights 2^(m - M); M the largest m."""
         e, b, form = self.e, self.e.b, self.form
-        peak = b.alloca(self.floats)
-        sums = [b.alloca(self.floats) for _ in range(form.vectors + 1)]  # of weights, the last
+        with b.goto_entry_block():  # once a piece, not once a row
+            peak, *sums = (b.alloca(self.floats) for _ in range(form.vectors + 2))  # the last: of weights
         b.store(splat(F32, LEAST, form.lanes), peak)
         for total in sums:
             b.store(splat(F32, 0.0, form.lanes), total)

@@ -9,13 +9,12 @@ from llvmlite import ir
 from llmcli_kernels.native.emit import F16, F32, I8, I16, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.kernel import function
 from llmcli_kernels.native.math import fma
+from llmcli_kernels.native.transpose import shuffle, transpose_lanes
 from llmcli_kernels.paged_attention.native.ahead import Ahead
 from llmcli_kernels.paged_attention.native.arithmetic import (
     FLOAT_INF_BITS,
     INT16_LARGEST,
     INT16_ROUNDER,
-    shuffle,
-    transposed,
 )
 from llmcli_kernels.paged_attention.native.form import RUN, Form
 
@@ -178,7 +177,7 @@ class Operands:
         if count < lanes:
             order = [i % count for i in range(lanes)]
             parts = [shuffle(e, part, part, order) for part in parts]
-        columns = [self._units(e, column) for column in transposed(e, parts)[:count]]
+        columns = [self._units(e, column) for column in transpose_lanes(e, parts)[:count]]
         units, stride = len(columns[0]), 4 * self.form.strip
         to = b.add(to, b.mul(word, const(units * stride)))
         for i, unit in enumerate(unit for column in columns for unit in column):

@@ -7,13 +7,11 @@ from llvmlite import ir
 
 from llmcli_kernels.native.emit import F32, I32, Emit, Value, const, splat
 from llmcli_kernels.native.kernel import function
-from llmcli_kernels.native.math import fma
+from llmcli_kernels.native.math import fma, larger, largest_lane
 from llmcli_kernels.paged_attention.native.arithmetic import (
     EXACT,
     INT16_ROUNDER,
     ROUGH,
-    larger,
-    largest_lane,
     power_of_two,
 )
 from llmcli_kernels.paged_attention.native.form import Form

@@ -83,7 +83,7 @@ def stage(
     num_heads: int,
     qk_norm: QKNorm | None,
 ) -> Stage:
-    """One layer's write; the words are explained above. Keep the tensors alive."""
+    """One layer's write; the words are explained in `kernel`. Keep the tensors alive."""
     kind = KINDS[dtype]
     storage = STORAGES.get(kv.keys.dtype, kind)
     variant = Variant(kind, storage, kv.head_size, cos_sin.shape[1], qk_norm is not None)

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from llmcli_kernels.native.emit import F32, I16, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.kernel import function, word
-from llmcli_kernels.native.math import exp, fma, sum_lanes
+from llmcli_kernels.native.math import exp, fma, larger, largest_lane, sum_lanes
 from llmcli_kernels.sampling.native.scalars import F64, Variable, float_of, key_of, repeat
 
 LANES = 16
@@ -83,17 +83,19 @@ def _emit_peak(module: ir.Module) -> None:
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
             unordered = e.pairwise(b.or_, [b.fcmp_unordered("uno", x, y) for x, y in pairs])
             nans.set(b.or_(nans.get(), bits_of(e, unordered)))
-            group = e.pairwise(lambda x, y: _more(e, x, y), vectors)
+            group = e.pairwise(lambda x, y: larger(e, x, y), vectors)
             e.store(group, b.add(maxima, b.sdiv(i, const(GROUP // LANES // 4))), 4)
-            most.set(_more(e, group, most.get()))
+            most.set(larger(e, group, most.get()))
         group_so_far = Variable(e, splat(F32, float("-inf"), LANES))
         with e.each(whole, row.size, LANES) as i:
             values = row.load(i)
             nans.set(b.or_(nans.get(), bits_of(e, b.fcmp_unordered("uno", values, values))))
-            group_so_far.set(_more(e, values, group_so_far.get()))
+            group_so_far.set(larger(e, values, group_so_far.get()))
         e.store(group_so_far.get(), b.add(maxima, b.sdiv(whole, const(GROUP // LANES // 4))), 4)
         place(e, groups, maxima, b.add(b.sdiv(whole, const(GROUP // LANES)), const(LANES)))
-        largest = _largest_lane(e, _more(e, group_so_far.get(), most.get()))
+        largest = b.extract_element(
+            largest_lane(e, larger(e, group_so_far.get(), most.get())), ir.Constant(I32, 0)
+        )
         largest = b.fadd(largest, ir.Constant(F32, 0.0))  # -0 becomes 0, which has the larger key
         is_number = b.icmp_signed("==", nans.get(), const(0))
         b.ret(b.select(is_number, key_of(e, largest), const(NOT_A_NUMBER)))
@@ -246,18 +248,3 @@ def _product(e: Emit, x: Value, x_rest: Value, y: Value, y_rest: Value) -> tuple
     product = e.b.fmul(x, y)
     lost = fma(e, x, y, e.b.fneg(product))
     return product, fma(e, x_rest, y, fma(e, x, y_rest, lost))
-
-
-def _more(e: Emit, x: Value, y: Value) -> Value:
-    """The larger of each lane; y where one is a NaN."""
-    return e.b.select(e.b.fcmp_ordered(">", x, y), x, y)
-
-
-def _largest_lane(e: Emit, vector: Value) -> Value:
-    b, lanes = e.b, vector.type.count
-    while lanes > 1:
-        lanes //= 2
-        picked = [ir.Constant(ir.VectorType(I32, lanes), list(range(i, i + lanes))) for i in (0, lanes)]
-        low, high = (b.shuffle_vector(vector, vector, lanes_picked) for lanes_picked in picked)
-        vector = _more(e, low, high)
-    return b.extract_element(vector, ir.Constant(I32, 0))

@@ -10,7 +10,8 @@ The words of the kernel:
     MEMORY, SLOTS           address of slots that rows are sampled in, and their number; `slot` has their size
     BYTES_OF_SLOT, BYTES_OF_ARRAY
 
-A piece is a slot: it takes every SLOTS-th row.
+A piece is a slot: it takes every SLOTS-th row. A temperature that is not above zero, NaN too, takes the largest logit;
+a uniform number outside [0, 1) is taken for the nearest inside, NaN for the largest.
 """
 
 from llvmlite import ir
@@ -90,7 +91,7 @@ def _sample_row(e: Emit, args: Value, at: Slot, row: Value) -> None:
     finite = b.and_(b.icmp_signed(">=", peak, const(LOWEST)), b.icmp_signed("<", peak, const(INFINITE)))
     with b.if_then(finite):
         temperature = e.load(F32, b.add(word(e, args, TEMPERATURE), b.mul(row, const(4))), 4)
-        greedy = b.fcmp_ordered("==", temperature, ir.Constant(F32, 0.0))
+        greedy = b.fcmp_unordered("<=", temperature, ir.Constant(F32, 0.0))
         with b.if_else(greedy) as (then, otherwise):
             with then:
                 found.set(call(e, "first_equal", at.list(ROW), at.list(GROUPS), peak))
@@ -227,6 +228,7 @@ class _Draw:
         e, b = self.e, self.e.b
         target, most = b.fmul(self.uniform, total), b.fmul(total, double(BELOW_ONE))
         target = b.select(b.fcmp_ordered("<", target, most), target, most)
+        target = b.select(b.fcmp_ordered(">", target, double(0.0)), target, double(0.0))
         weights, running = self.at.array(WEIGHTS), self.at.array(RUNNING)
         size = word(e, self.list.get(), SIZE)
         index = call(e, "find", weights, running, size, b.bitcast(target, I64))
@@ -240,7 +242,8 @@ class _Draw:
 def _emit_find(module: ir.Module) -> None:
     """find(weights, running, size, target bits) -> the lowest index up to which the weights are more than the target.
 
-    The target is less than their sum. Where the order of additions leaves none, the last with a weight in the block.
+    The target is less than their sum. Where the order of additions leaves none, the last with a weight in the block; 0
+    where nothing has a weight.
     """
     with function(module, "find", 4, I64, internal=True) as (e, (weights, running, size, target)):
         b, target = e.b, e.b.bitcast(target, F64)
@@ -249,7 +252,13 @@ def _emit_find(module: ir.Module) -> None:
         def reached() -> Value:
             return e.load(F64, b.add(running, b.mul(block.get(), const(8))), 8)
 
-        with repeat(e, lambda: b.fcmp_ordered("<=", reached(), target)):
+        last_block = b.sdiv(b.sub(size, const(1)), const(BLOCK))
+
+        def passes() -> Value:
+            is_last = b.icmp_signed("==", block.get(), last_block)
+            return b.and_(b.not_(is_last), b.fcmp_ordered("<=", reached(), target))
+
+        with repeat(e, passes):
             passed.set(reached())
             block.set(b.add(block.get(), const(1)))
         i = Variable(e, b.mul(block.get(), const(BLOCK)))
