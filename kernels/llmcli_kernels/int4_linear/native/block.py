@@ -27,7 +27,7 @@ TILES = {
 class Operands:
     """Addresses: one record; int8 activations [rows, 128], their scales float32 [rows, parts] and minus their
     sums int32 [rows, parts], their outliers int32 [rows, OUTLIER_WORDS]; the float32 sums [rows, 64] that are added
-    to."""
+    to; and the half of a later record that a prefetching block asks for."""
 
     record: Value
     q: Value
@@ -35,6 +35,7 @@ class Operands:
     sums: Value
     outliers: Value
     out: Value
+    later: Value
 
 
 class Block:
@@ -162,7 +163,13 @@ class Block:
         e, lanes = self.e, self.machine.lanes
         offset = (self.first_tile + tile) * 4 * lanes
         address = e.b.add(e.at(self.operands.record, offset), e.b.mul(j, const(4 * PANEL)))
-        if self.ahead and half == 0:
+        if self.ahead and self.machine.vnni:
+            if tile == 0:  # a line or two with every word: many at once would wait for each other
+                nbytes = 16 * self.layout.bits
+                later = e.b.add(self.operands.later, e.b.mul(j, const(nbytes)))
+                for line in range(0, nbytes, 64):
+                    e.prefetch(e.at(later, half * self.layout.weight_bytes // 4 + line))
+        elif self.ahead and half == 0:
             e.prefetch(e.at(address, self.ahead))
         word = e.load(self.bytes, address, 32)
         if self.layout.bits == 8:

@@ -22,6 +22,7 @@ from llmcli_kernels.native.machine import Machine
 MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie on the stack (48 KiB)
 MOST_RANGES = 64  # of panels: a thread that is held up leaves its share to the others
 RANGE_ROWS = 2  # with more, the work on a panel dwarfs the cost of taking it
+RECORDS_AHEAD = 2  # that are prefetched
 PREFETCHING = 8  # added to the number of rows, names the form of a block that prefetches
 
 (RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, RANGES) = range(11)  # words
@@ -113,8 +114,8 @@ class _Product:
         for rows, tiles in self.tiles.items():
             # Several blocks have at least half the most rows each.
             shared = 2 * rows >= max(self.tiles) or not machine.vnni
-            for ahead in [0] * machine.vnni + [2 * self.layout.nbytes] * shared:
-                with function(self.module, f"block{rows}_{ahead}", 6, internal=True) as (e, args):
+            for ahead in [0] * machine.vnni + [RECORDS_AHEAD * self.layout.nbytes] * shared:
+                with function(self.module, f"block{rows}_{ahead}", 7, internal=True) as (e, args):
                     operands = Operands(*args)
                     block = Block(e, machine, self.layout, operands, rows, self.activation_group)
                     for first_tile in range(0, PANEL // machine.lanes, tiles):
@@ -156,6 +157,7 @@ class _Product:
         q, scales, sums = (word(e, args, i) for i in (Q, Q_SCALES, Q_SUMS))
         num_blocks = _divide_up(e, num_rows, const(most))
         prefetching = b.icmp_signed(">", num_blocks, const(1 if self.machine.vnni else 0))
+        later = e.at(record, RECORDS_AHEAD * self.layout.nbytes)
         with e.each(const(0), num_blocks) as k:
             start, stop = (b.sdiv(b.mul(num_rows, i), num_blocks) for i in (k, b.add(k, const(1))))
             item = b.add(b.mul(group, rows), b.add(first_row, start))
@@ -166,8 +168,12 @@ class _Product:
                 b.add(sums, b.mul(item, const(self.item_bytes))),
                 b.add(word(e, args, OUTLIERS), b.mul(item, const(4 * OUTLIER_WORDS))),
                 b.add(out, b.mul(start, const(4 * PANEL))),
+                b.add(later, b.mul(k, const(self.layout.weight_bytes // 2))),
             ]
-            form = b.add(b.sub(stop, start), b.select(prefetching, const(PREFETCHING), const(0)))
+            ahead = prefetching
+            if self.machine.vnni:  # the first block asks for one half, the second for the other
+                ahead = b.and_(prefetching, b.icmp_signed("<", k, const(2)))
+            form = b.add(b.sub(stop, start), b.select(ahead, const(PREFETCHING), const(0)))
             self._call_form(e, form, operands, blocks)
 
     def _call_form(self, e: Emit, form: Value, operands: list[Value], blocks: dict[int, ir.Function]) -> None:
