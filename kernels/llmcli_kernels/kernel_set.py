@@ -148,14 +148,7 @@ def _cpu_set(tuning_file: Path | None, machine: str | None = None) -> KernelSet:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "llvmlite"
         reason = "llvmlite is not installed" if missing else f"llvmlite does not work here, {error}"
         return replace(torch_set, trouble=lambda: reason)
-    native = _with_native_kernels(host, torch_set)
-
-    def trouble() -> str | None:
-        failed = native.trouble()
-        # people need no name of an exception's class, which comes first
-        return failed and f"compiled kernels do not work here, {failed.split(': ', 1)[-1]}"
-
-    return replace(native, trouble=trouble)
+    return _with_native_kernels(host, torch_set)
 
 
 def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
@@ -186,7 +179,7 @@ def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
     return replace(
         native,
         fuse_decoder=lambda parts, kvs: fuse(host, int4, parts, kvs),
-        trouble=lambda: int4.unavailable,
+        trouble=lambda: int4.unavailable and f"compiled kernels do not work here, {int4.unavailable}",
     )
 
 

@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmcli_kernels.int4_linear.native.product import product_stage
-from llmcli_kernels.int4_linear.native.quantise import Quantised, quantise_stage
+from llmcli_kernels.int4_linear.native.quantise import ACTIVATION_GROUP, Quantised, quantise_stage
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout
 from llmcli_kernels.int8_linear import Int8Weight
 from llmcli_kernels.int8_linear.native_pack import pack_stage
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
 
-ACTIVATION_GROUP = 128
 PANELS_AT_ONCE = 64  # that are laid out at a time
 
 

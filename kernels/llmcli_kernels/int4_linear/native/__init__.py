@@ -14,15 +14,12 @@ from torch import Tensor
 from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 from llmcli_kernels.int4_linear.forms import Int4Columns
 from llmcli_kernels.int4_linear.native.product import product_stage
-from llmcli_kernels.int4_linear.native.quantise import Quantised, quantise_stage
+from llmcli_kernels.int4_linear.native.quantise import ACTIVATION_GROUP, Quantised, quantise_stage
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, PackedRecords, fits
 from llmcli_kernels.int4_linear.native.to_records import parts_of, to_records
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
 
-# Half of 128 costs 7% of the speed at many rows, and a quarter less error where some activations are far larger than
-# the rest; a quarter would cost a third.
-ACTIVATION_GROUP = 128
 Order = tuple[int, ...] | None  # of a word's columns; None for weights in rows
 SELF_TEST_ERROR = 0.03  # of the largest output; a wrong kernel is off by all of it
 
@@ -104,7 +101,7 @@ class NativeInt4Linear:
                 self._test(order, group_size)
                 self._tested.add((order, group_size))
             except Exception as error:  # whatever it is: the torch path can do the work
-                self.unavailable = f"{type(error).__name__}: {error}"
+                self.unavailable = str(error) or type(error).__name__
         return self.unavailable is None
 
     def _test(self, order: Order, group_size: int) -> None:

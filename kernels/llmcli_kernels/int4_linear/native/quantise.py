@@ -22,6 +22,8 @@ from llmcli_kernels.native.machine import Machine
 from llmcli_kernels.native.math import sum_lanes
 
 OUTLIER = 8.0  # times the mean: 6.4 standard deviations of normal numbers, one in 10^10
+# Half of it takes an eighth longer at 8 rows and more, and has a tenth less error.
+ACTIVATION_GROUP = 128
 ROWS_PER_PIECE = 16
 FEW_ROWS, MANY_ROWS, PARTS = 4, 64, 2  # rows between the two are cut by groups, for want of pieces
 MOST_OUTLIERS = 7
