@@ -135,7 +135,7 @@ class Emit:
         return out
 
     @contextmanager
-    def each(self, start: Value, stop: Value, step: int = 1):
+    def each(self, start: Value, stop: Value, step: int | Value = 1):
         """with each(start, stop) as i: what is emitted inside is done for i in range(start, stop, step)."""
         b, before = self.b, self.b.block
         head, inside, end = self.block("each"), self.block("do"), self.block("out")
@@ -146,6 +146,6 @@ class Emit:
         b.cbranch(b.icmp_signed("<", i, stop), inside, end)
         b.position_at_end(inside)
         yield i
-        i.add_incoming(b.add(i, const(step)), b.block)
+        i.add_incoming(b.add(i, const(step) if isinstance(step, int) else step), b.block)
         b.branch(head)
         b.position_at_end(end)

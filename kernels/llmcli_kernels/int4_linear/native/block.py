@@ -27,7 +27,7 @@ TILES = {
 class Operands:
     """Addresses: one record; int8 activations [rows, 128], their scales float32 [rows, parts] and minus their
     sums int32 [rows, parts], their outliers int32 [rows, OUTLIER_WORDS]; the float32 sums [rows, 64] that are added
-    to; and the half of a later record that a prefetching block asks for."""
+    to; and where in a later record a prefetching block starts to ask."""
 
     record: Value
     q: Value
@@ -44,7 +44,7 @@ class Block:
     Args:
         first_tile, tiles: which registers of output rows of the panel.
         activation_group: k that share an activation scale: divides the weights' group.
-        ahead: how many bytes ahead to prefetch, 0 for not at all.
+        halves: of the later record that it prefetches.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Block:
         self.ints, self.floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
         self.shorts, self.bytes = ir.VectorType(I16, 2 * lanes), ir.VectorType(I8, 4 * lanes)
 
-    def emit(self, first_tile: int, tiles: int, ahead: int) -> None:
-        self.first_tile, self.tiles, self.ahead = first_tile, tiles, ahead
-        if ahead and first_tile == 0:
+    def emit(self, first_tile: int, tiles: int, halves: int) -> None:
+        self.first_tile, self.tiles, self.halves = first_tile, tiles, halves
+        if halves and first_tile == 0:
             for line in range(self.layout.weight_bytes, self.layout.nbytes, 64):
-                self.e.prefetch(self.e.at(self.operands.record, ahead + line))
+                self.e.prefetch(self.e.at(self.operands.later, line))
         # The halves of 4-bit words are separate loops: the words are loaded again for the high nibbles, from L1, which
         # saves the registers that would keep them.
         in_half = GROUP * self.layout.bits // 8
@@ -163,18 +163,26 @@ class Block:
         e, lanes = self.e, self.machine.lanes
         offset = (self.first_tile + tile) * 4 * lanes
         address = e.b.add(e.at(self.operands.record, offset), e.b.mul(j, const(4 * PANEL)))
-        if self.ahead and self.machine.vnni:
-            if tile == 0:  # a line or two with every word: many at once would wait for each other
-                nbytes = 16 * self.layout.bits
-                later = e.b.add(self.operands.later, e.b.mul(j, const(nbytes)))
-                for line in range(0, nbytes, 64):
-                    e.prefetch(e.at(later, half * self.layout.weight_bytes // 4 + line))
-        elif self.ahead and half == 0:
-            e.prefetch(e.at(address, self.ahead))
+        if self.halves:
+            self._prefetch(half, j, tile)
         word = e.load(self.bytes, address, 32)
         if self.layout.bits == 8:
             return e.b.xor(word, splat(I8, 128, 4 * lanes)) if self.machine.vnni else word
         return e.b.and_(e.b.lshr(word, splat(I8, 4, 4 * lanes)) if half else word, splat(I8, 15, 4 * lanes))
+
+    def _prefetch(self, half: int, j: Value, tile: int) -> None:
+        """The later record's lines, evenly over all words: many at once would wait for each other."""
+        e, later = self.e, self.operands.later
+        if self.machine.vnni:
+            if tile == 0:
+                nbytes = 16 * self.layout.bits * self.halves
+                first = half * self.layout.weight_bytes // 4 * self.halves
+                start = e.b.add(e.at(later, first), e.b.mul(j, const(nbytes)))
+                for line in range(0, nbytes, 64):
+                    e.prefetch(e.at(start, line))
+        elif half == 0 and tile * self.machine.lanes % 16 == 0:  # a strip of it with each strip
+            offset = (self.first_tile + tile) * 4 * self.machine.lanes
+            e.prefetch(e.b.add(e.at(later, offset), e.b.mul(j, const(4 * PANEL))))
 
     def _activations(self, half: int, j: Value, m: int) -> Value:
         e = self.e

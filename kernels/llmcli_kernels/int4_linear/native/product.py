@@ -23,9 +23,12 @@ MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie
 MOST_RANGES = 64  # of panels: a thread that is held up leaves its share to the others
 RANGE_ROWS = 2  # with more, the work on a panel dwarfs the cost of taking it
 RECORDS_AHEAD = 2  # that are prefetched
-PREFETCHING = 8  # added to the number of rows, names the form of a block that prefetches
+PREFETCHING = (
+    8  # added to the number of rows names a block that prefetches half a record, added twice a whole one
+)
 
-(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, RANGES) = range(11)  # words
+# Words; THREADS is a guess of how far the next panel of a thread is.
+(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, RANGES, THREADS) = range(12)
 
 
 def product_stage(
@@ -47,7 +50,7 @@ def product_stage(
         *(records, bias, y),
         *(quantised.q.data_ptr(), quantised.scales.data_ptr(), quantised.sums.data_ptr()),
         quantised.outliers.data_ptr(),
-        *(rows_at, groups, panels, min(panels, MOST_RANGES)),
+        *(rows_at, groups, panels, min(panels, MOST_RANGES), host.team.num_threads()),
     )
     return Stage(compiled.kernel("product"), args)
 
@@ -76,12 +79,13 @@ class _Product:
             out = b.and_(b.add(b.ptrtoint(scratch, chunk.type), const(63)), const(-64))
             first_row = b.mul(b.sdiv(piece, ranges), chunk)
             num_rows = b.sub(e.smaller(b.add(first_row, chunk), self._rows(e, args)), first_row)
+            per_block = _divide_up(e, num_rows, _divide_up(e, num_rows, const(max(self.tiles))))
             index = b.srem(piece, ranges)
             start, stop = (b.sdiv(b.mul(panels, i), ranges) for i in (index, b.add(index, const(1))))
             with e.each(start, stop) as panel:
                 self._start_sums(e, args, panel, out, num_rows)
                 with e.each(const(0), word(e, args, GROUPS)) as group:
-                    self._add_record(e, args, panel, group, out, first_row, num_rows, blocks)
+                    self._add_record(e, args, panel, group, out, first_row, num_rows, per_block, blocks)
                 self._finish(e, args, panel, out, first_row, num_rows)
 
     def _rows(self, e: Emit, args: Value) -> Value:
@@ -103,25 +107,23 @@ class _Product:
         return e.b.select(few, word(e, args, RANGES), word(e, args, PANELS))
 
     def _blocks(self) -> dict[int, ir.Function]:
-        """A function for each number of rows, plus PREFETCHING for those that prefetch.
+        """A function for each number of rows, plus PREFETCHING times the halves of a record that it prefetches.
 
-        Where several blocks share a record, the core spends longer on it than the hardware's prefetcher looks ahead.
-        With one block software prefetch only gets in that prefetcher's way; but AVX2 walks a record in strips, which
-        the hardware does not foresee.
+        Prefetching follows a thread from panel to panel and spreads a record over the time of another; with one or two
+        rows, whose loop is nothing but loads, the hardware's prefetcher is faster alone. But AVX2 walks a record in
+        strips, which the hardware does not foresee.
         """
         machine, forms = self.machine, {}
         outliers = emit_outliers(self.module, machine, self.layout)
         for rows, tiles in self.tiles.items():
-            # Several blocks have at least half the most rows each.
-            shared = 2 * rows >= max(self.tiles) or not machine.vnni
-            for ahead in [0] * machine.vnni + [RECORDS_AHEAD * self.layout.nbytes] * shared:
-                with function(self.module, f"block{rows}_{ahead}", 7, internal=True) as (e, args):
+            for halves in (0, 1, 2):
+                with function(self.module, f"block{rows}_{halves}", 7, internal=True) as (e, args):
                     operands = Operands(*args)
                     block = Block(e, machine, self.layout, operands, rows, self.activation_group)
                     for first_tile in range(0, PANEL // machine.lanes, tiles):
-                        block.emit(first_tile, tiles, ahead)
+                        block.emit(first_tile, tiles, halves)
                     _add_outliers(e, outliers, operands, rows)
-                forms[rows + (PREFETCHING if ahead else 0)] = e.function
+                forms[rows + halves * PREFETCHING] = e.function
         return forms
 
     def _start_sums(self, e: Emit, args: Value, panel: Value, out: Value, num_rows: Value) -> None:
@@ -147,20 +149,19 @@ class _Product:
         out: Value,
         first_row: Value,
         num_rows: Value,
+        per_block: Value,
         blocks: dict[int, ir.Function],
     ) -> None:
-        """The product with one record, in blocks of about equally many rows."""
-        b, most = e.b, max(self.tiles)
+        """The product with one record, in blocks of `per_block` rows, the last of what is left."""
+        b = e.b
         rows, groups = self._rows(e, args), word(e, args, GROUPS)
         index = b.add(b.mul(panel, groups), group)
         record = b.add(word(e, args, RECORDS), b.mul(index, const(self.layout.nbytes)))
         q, scales, sums = (word(e, args, i) for i in (Q, Q_SCALES, Q_SUMS))
-        num_blocks = _divide_up(e, num_rows, const(most))
-        prefetching = b.icmp_signed(">", num_blocks, const(1 if self.machine.vnni else 0))
-        later = e.at(record, RECORDS_AHEAD * self.layout.nbytes)
-        with e.each(const(0), num_blocks) as k:
-            start, stop = (b.sdiv(b.mul(num_rows, i), num_blocks) for i in (k, b.add(k, const(1))))
+        later = self._later(e, args, record, group)
+        with e.each(const(0), num_rows, per_block) as start:
             item = b.add(b.mul(group, rows), b.add(first_row, start))
+            second_half = b.icmp_signed("!=", start, const(0))
             operands = [
                 record,
                 b.add(q, b.mul(item, const(GROUP))),
@@ -168,13 +169,30 @@ class _Product:
                 b.add(sums, b.mul(item, const(self.item_bytes))),
                 b.add(word(e, args, OUTLIERS), b.mul(item, const(4 * OUTLIER_WORDS))),
                 b.add(out, b.mul(start, const(4 * PANEL))),
-                b.add(later, b.mul(k, const(self.layout.weight_bytes // 2))),
+                b.add(later, b.select(second_half, const(self.layout.weight_bytes // 2), const(0))),
             ]
-            ahead = prefetching
-            if self.machine.vnni:  # the first block asks for one half, the second for the other
-                ahead = b.and_(prefetching, b.icmp_signed("<", k, const(2)))
-            form = b.add(b.sub(stop, start), b.select(ahead, const(PREFETCHING), const(0)))
+            height = e.smaller(per_block, b.sub(num_rows, start))
+            form = b.add(height, self._prefetching(e, args, start, num_rows, per_block))
             self._call_form(e, form, operands, blocks)
+
+    def _later(self, e: Emit, args: Value, record: Value, group: Value) -> Value:
+        """The record to prefetch: after the last ones of a panel come the first ones of this thread's next panel."""
+        b, groups = e.b, word(e, args, GROUPS)
+        beyond = b.icmp_signed(">=", e.at(group, RECORDS_AHEAD), groups)
+        single = b.icmp_signed(">", self._rows(e, args), const(RANGE_ROWS))
+        panels = b.select(single, word(e, args, THREADS), const(1))
+        skipped = b.select(beyond, b.mul(groups, b.sub(panels, const(1))), const(0))
+        return b.add(record, b.mul(e.at(skipped, RECORDS_AHEAD), const(self.layout.nbytes)))
+
+    def _prefetching(self, e: Emit, args: Value, start: Value, num_rows: Value, per_block: Value) -> Value:
+        """Added to a form: an only block asks for a whole record, the first two of several for half of it each."""
+        b, none, half, whole = e.b, const(0), const(PREFETCHING), const(2 * PREFETCHING)
+        if not self.machine.vnni:
+            return b.select(b.icmp_signed("==", start, const(0)), whole, none)
+        share = b.select(b.icmp_signed("==", num_rows, per_block), whole, half)
+        asks = b.icmp_signed("<=", start, per_block)
+        asks = b.and_(asks, b.icmp_signed(">", self._rows(e, args), const(RANGE_ROWS)))
+        return b.select(asks, share, none)
 
     def _call_form(self, e: Emit, form: Value, operands: list[Value], blocks: dict[int, ir.Function]) -> None:
         end, none = e.block("done"), e.block("none")
