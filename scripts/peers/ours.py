@@ -15,8 +15,16 @@ PROMPT = "Why is the sky blue?"
 
 
 class Ours:
-    title = "llmcli AWQ"
-    kinds: tuple[Kind, ...] = ("prompt", "decode", "mixed", "first-token")
+    """
+    Args:
+        kernels: the kernel set, "auto" for what users get; the others are what users get on other processors.
+    """
+
+    def __init__(self, kernels: str = "auto") -> None:
+        self._kernels = kernels
+        usual = kernels == "auto"
+        self.title = "llmcli AWQ" if usual else f"llmcli AWQ, {kernels} only"
+        self.kinds: tuple[Kind, ...] = ("prompt", "decode", *(("mixed", "first-token") if usual else ()))
 
     def prepare(self, place: Place, jobs: int) -> None:
         pass
@@ -34,11 +42,11 @@ class Ours:
         return {"TOKENIZERS_PARALLELISM": "false"}
 
     def load(self, place: Place, model: Model, threads: int) -> "_Loaded":
-        return _Loaded(place.awq(model), model, threads)
+        return _Loaded(place.awq(model), model, threads, self._kernels)
 
 
 class _Loaded:
-    def __init__(self, folder: Path, model: Model, threads: int) -> None:
+    def __init__(self, folder: Path, model: Model, threads: int, kernels: str) -> None:
         from llmcli import LLM
         from llmcli.jobs.bench import bytes_per_step
         from llmcli.jobs.environment import environment
@@ -46,6 +54,7 @@ class _Loaded:
         self._engine = LLM(
             folder,
             device="cpu",
+            kernels=kernels,
             num_threads=threads,
             max_model_len=MAX_MODEL_LEN,
             kv_cache_memory=model.kv_gib << 30,

@@ -56,4 +56,6 @@ PEERS: dict[str, Peer] = {
     "vllm": Vllm(awq=False),
     "vllm-awq": Vllm(awq=True),
     "transformers": Transformers(),
+    "llmcli-avx2": Ours("avx2"),
+    "llmcli-torch": Ours("torch"),
 }

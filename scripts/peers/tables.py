@@ -22,7 +22,7 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{name} ({model['shape']})"
         yield from _bandwidth(model)
-        yield f"  {'':12} {'':18} {'median':>9} {'least..most':>17}   {'llmcli / peer':>13} {'least..most':>13}"
+        yield f"  {'':12} {'':22} {'median':>9} {'least..most':>17}   {'llmcli / peer':>13} {'least..most':>13}"
         for test, row in model["medians"].items():
             for peer in row:
                 yield f"  {test:12} {_figures(document, model, test, peer)}"
@@ -41,7 +41,7 @@ def _figures(document: dict[str, Any], model: dict[str, Any], test: str, peer: s
     rows = [row for row in model["measurements"] if row["peer"] == peer and row["test"] == test]
     mark = DISTURBED_MARK if any(row["disturbed"] for row in rows) else " "
     unit = document["tests"][test]["unit"]
-    text = f"{document['peers'][peer]:18} {median['median']:9.2f} {_range(median, 2):>17} {mark} {unit:5}"
+    text = f"{document['peers'][peer]:22} {median['median']:9.2f} {_range(median, 2):>17} {mark} {unit:5}"
     if ratio is None or peer == "llmcli":
         return text.rstrip()
     return f"{text} {ratio['median']:9.2f} {_range(ratio, 2):>13}"

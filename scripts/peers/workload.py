@@ -83,12 +83,12 @@ TESTS = {
     )
 }
 
-EVERY_PEER = ("llmcli", "llama.cpp", "vllm", "vllm-awq", "transformers")
+OTHERS = ("llama.cpp", "vllm", "vllm-awq", "transformers")
 MODELS = {
     model.name: model
     for model in (
-        Model("1.1b", "tinyllama-1.1b", EVERY_PEER),
-        Model("0.5b", "qwen2.5-0.5b", EVERY_PEER),
+        Model("1.1b", "tinyllama-1.1b", ("llmcli", *OTHERS, "llmcli-avx2", "llmcli-torch")),
+        Model("0.5b", "qwen2.5-0.5b", ("llmcli", *OTHERS)),
         # the mixed requests want more memory for their KV cache than the model itself, and no peer runs them
         Model(
             "7b",

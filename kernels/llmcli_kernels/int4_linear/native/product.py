@@ -1,8 +1,8 @@
 """The kernel of a product of int8 activations with records of 4-bit or 8-bit weights: how the work is cut.
 
-A piece is a panel for one chunk of rows, with very few rows one of RANGES ranges of panels. Every output is summed by
-one thread, in the order of k, by operations that do not depend on the number of rows or on the piece: a row's result is
-the same bits in any batch and with any number of threads.
+A piece is a panel for one chunk of rows. Every output is summed by one thread, in the order of k, by operations that
+do not depend on the number of rows or on the piece: a row's result is the same bits in any batch and with any number of
+threads.
 
 Words: RECORDS [PANELS, GROUPS]; BIAS bfloat16 [PANELS * 64], or for 8-bit weights their scales, float32 of that size;
 Y [rows, PANELS * 64], bfloat16, for 8-bit weights float32; Q, Q_SCALES, Q_SUMS, OUTLIERS: see `Quantised`; ROWS_AT:
@@ -20,15 +20,16 @@ from llmcli_kernels.native.kernel import Stage, function, pieces_function, word,
 from llmcli_kernels.native.machine import Machine
 
 MOST_CHUNK = 192  # activation rows of one pass over the weights: their sums lie on the stack (48 KiB)
-MOST_RANGES = 64  # of panels: a thread that is held up leaves its share to the others
-RANGE_ROWS = 2  # with more, the work on a panel dwarfs the cost of taking it
-RECORDS_AHEAD = 2  # that are prefetched
-PREFETCHING = (
-    8  # added to the number of rows names a block that prefetches half a record, added twice a whole one
-)
+FEW_ROWS, FEW_AHEAD, AHEAD = (
+    2,
+    1,
+    2,
+)  # records that are prefetched, up to so many rows and with more: some 300 ns
+# Added to the number of rows, names a block that prefetches half a record; added twice, a whole one.
+PREFETCHING = 8
 
 # Words; THREADS is a guess of how far the next panel of a thread is.
-(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, RANGES, THREADS) = range(12)
+(RECORDS, BIAS, Y, Q, Q_SCALES, Q_SUMS, OUTLIERS, ROWS_AT, GROUPS, PANELS, THREADS) = range(11)
 
 
 def product_stage(
@@ -50,7 +51,7 @@ def product_stage(
         *(records, bias, y),
         *(quantised.q.data_ptr(), quantised.scales.data_ptr(), quantised.sums.data_ptr()),
         quantised.outliers.data_ptr(),
-        *(rows_at, groups, panels, min(panels, MOST_RANGES), host.team.num_threads()),
+        *(rows_at, groups, panels, host.team.num_threads()),
     )
     return Stage(compiled.kernel("product"), args)
 
@@ -74,19 +75,16 @@ class _Product:
         pieces_function(self.module, "product", self._count)
         with function(self.module, "product", 2) as (e, (args, piece)):
             b = e.b
-            panels, ranges, chunk = word(e, args, PANELS), self._ranges(e, args), self._chunk(e, args)
+            panels, chunk = word(e, args, PANELS), self._chunk(e, args)
             scratch = b.alloca(I8, MOST_CHUNK * PANEL * 4 + 64)
             out = b.and_(b.add(b.ptrtoint(scratch, chunk.type), const(63)), const(-64))
-            first_row = b.mul(b.sdiv(piece, ranges), chunk)
+            first_row, panel = b.mul(b.sdiv(piece, panels), chunk), b.srem(piece, panels)
             num_rows = b.sub(e.smaller(b.add(first_row, chunk), self._rows(e, args)), first_row)
             per_block = _divide_up(e, num_rows, _divide_up(e, num_rows, const(max(self.tiles))))
-            index = b.srem(piece, ranges)
-            start, stop = (b.sdiv(b.mul(panels, i), ranges) for i in (index, b.add(index, const(1))))
-            with e.each(start, stop) as panel:
-                self._start_sums(e, args, panel, out, num_rows)
-                with e.each(const(0), word(e, args, GROUPS)) as group:
-                    self._add_record(e, args, panel, group, out, first_row, num_rows, per_block, blocks)
-                self._finish(e, args, panel, out, first_row, num_rows)
+            self._start_sums(e, args, panel, out, num_rows)
+            with e.each(const(0), word(e, args, GROUPS)) as group:
+                self._add_record(e, args, panel, group, out, first_row, num_rows, per_block, blocks)
+            self._finish(e, args, panel, out, first_row, num_rows)
 
     def _rows(self, e: Emit, args: Value) -> Value:
         return word(e, word(e, args, ROWS_AT), 0)
@@ -99,19 +97,12 @@ class _Product:
         return _divide_up(e, self._rows(e, args), self._num_chunks(e, args))
 
     def _count(self, e: Emit, args: Value) -> Value:
-        return e.b.mul(self._num_chunks(e, args), self._ranges(e, args))
-
-    def _ranges(self, e: Emit, args: Value) -> Value:
-        """How many parts the panels are cut into."""
-        few = e.b.icmp_signed("<=", self._rows(e, args), const(RANGE_ROWS))
-        return e.b.select(few, word(e, args, RANGES), word(e, args, PANELS))
+        return e.b.mul(self._num_chunks(e, args), word(e, args, PANELS))
 
     def _blocks(self) -> dict[int, ir.Function]:
         """A function for each number of rows, plus PREFETCHING times the halves of a record that it prefetches.
 
-        Prefetching follows a thread from panel to panel and spreads a record over the time of another; with one or two
-        rows, whose loop is nothing but loads, the hardware's prefetcher is faster alone. But AVX2 walks a record in
-        strips, which the hardware does not foresee.
+        The hardware's prefetcher looks a few lines ahead, and not into the next page.
         """
         machine, forms = self.machine, {}
         outliers = emit_outliers(self.module, machine, self.layout)
@@ -172,27 +163,26 @@ class _Product:
                 b.add(later, b.select(second_half, const(self.layout.weight_bytes // 2), const(0))),
             ]
             height = e.smaller(per_block, b.sub(num_rows, start))
-            form = b.add(height, self._prefetching(e, args, start, num_rows, per_block))
+            form = b.add(height, self._prefetching(e, start, num_rows, per_block))
             self._call_form(e, form, operands, blocks)
 
     def _later(self, e: Emit, args: Value, record: Value, group: Value) -> Value:
         """The record to prefetch: after the last ones of a panel come the first ones of this thread's next panel."""
         b, groups = e.b, word(e, args, GROUPS)
-        beyond = b.icmp_signed(">=", e.at(group, RECORDS_AHEAD), groups)
-        single = b.icmp_signed(">", self._rows(e, args), const(RANGE_ROWS))
-        panels = b.select(single, word(e, args, THREADS), const(1))
-        skipped = b.select(beyond, b.mul(groups, b.sub(panels, const(1))), const(0))
-        return b.add(record, b.mul(e.at(skipped, RECORDS_AHEAD), const(self.layout.nbytes)))
+        few = b.icmp_signed("<=", self._rows(e, args), const(FEW_ROWS))
+        ahead = b.select(few, const(FEW_AHEAD), const(AHEAD))
+        beyond = b.icmp_signed(">=", b.add(group, ahead), groups)
+        others = b.mul(groups, b.sub(word(e, args, THREADS), const(1)))
+        skipped = b.select(beyond, others, const(0))
+        return b.add(record, b.mul(b.add(ahead, skipped), const(self.layout.nbytes)))
 
-    def _prefetching(self, e: Emit, args: Value, start: Value, num_rows: Value, per_block: Value) -> Value:
+    def _prefetching(self, e: Emit, start: Value, num_rows: Value, per_block: Value) -> Value:
         """Added to a form: an only block asks for a whole record, the first two of several for half of it each."""
         b, none, half, whole = e.b, const(0), const(PREFETCHING), const(2 * PREFETCHING)
         if not self.machine.vnni:
             return b.select(b.icmp_signed("==", start, const(0)), whole, none)
         share = b.select(b.icmp_signed("==", num_rows, per_block), whole, half)
-        asks = b.icmp_signed("<=", start, per_block)
-        asks = b.and_(asks, b.icmp_signed(">", self._rows(e, args), const(RANGE_ROWS)))
-        return b.select(asks, share, none)
+        return b.select(b.icmp_signed("<=", start, per_block), share, none)
 
     def _call_form(self, e: Emit, form: Value, operands: list[Value], blocks: dict[int, ir.Function]) -> None:
         end, none = e.block("done"), e.block("none")
