@@ -322,8 +322,8 @@ def test_the_table_has_medians_ratios_marks_and_reasons(result: Result) -> None:
     printed = "\n".join(lines(result.document()))
     assert "llmcli's weights at batch 1: 65% of that (50%..80%)" in printed
     assert "memory, 2 threads: 20.0 GB/s" in printed
-    assert "llmcli AWQ             13.00      10.00..16.00   tok/s" in printed
-    assert "llama.cpp Q4_0         20.00      20.00..20.00   tok/s      0.50    0.50..0.50" in printed
+    assert "llmcli AWQ                 13.00      10.00..16.00   tok/s" in printed
+    assert "llama.cpp Q4_0             20.00      20.00..20.00   tok/s      0.50    0.50..0.50" in printed
     assert "5.00        5.00..5.00 * tok/s" in printed
     assert "left out: vLLM CPU bf16: no model at WORK/models/x" in printed
     assert "failed in round 2: llama.cpp Q4_0, decode-1: lost ./scripts" in printed

@@ -1,11 +1,13 @@
 """The memory of the KV cache."""
 
 import torch
+from torch import Tensor
 
 from llmcli.config import ResolvedConfig, human_bytes
 from llmcli.errors import DoesNotFitError
 from llmcli.model.forward_batch import KVCache
 from llmcli.model.spec import ModelSpec
+from llmcli_kernels import huge_pages
 from llmcli_kernels.paged_kv import LARGEST, PagedKV
 
 
@@ -18,7 +20,7 @@ def allocate_kv_cache(config: ResolvedConfig, spec: ModelSpec) -> KVCache:
     """
     try:
         return KVCache(tuple(_allocate_layer(config, spec) for _ in range(spec.num_layers)))
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         if config.device != "cpu":
             raise  # what a GPU says is told by gpu_errors.py
         raise DoesNotFitError(
@@ -33,10 +35,13 @@ def _allocate_layer(config: ResolvedConfig, spec: ModelSpec) -> PagedKV:
     shape = (config.num_blocks, spec.num_kv_heads, config.block_size, spec.head_dim)
     name = "float8_e4m3fn" if config.kv_cache_dtype == "fp8" else config.kv_cache_dtype
     dtype = getattr(torch, name)
-    keys = torch.empty(shape, dtype=dtype, device=config.device)
-    values = torch.empty(shape, dtype=dtype, device=config.device)
+
+    def part(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if config.device == "cpu":
+            return huge_pages.empty(shape, dtype)
+        return torch.empty(shape, dtype=dtype, device=config.device)
+
+    keys, values = part(shape, dtype), part(shape, dtype)
     if dtype not in LARGEST:
         return PagedKV(keys, values)
-    key_scales = torch.empty(shape[:3], dtype=torch.float32, device=config.device)
-    value_scales = torch.empty(shape[:3], dtype=torch.float32, device=config.device)
-    return PagedKV(keys, values, key_scales, value_scales)
+    return PagedKV(keys, values, part(shape[:3], torch.float32), part(shape[:3], torch.float32))

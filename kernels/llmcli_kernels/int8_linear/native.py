@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmcli_kernels import huge_pages
 from llmcli_kernels.int4_linear.native.product import product_stage
 from llmcli_kernels.int4_linear.native.quantise import ACTIVATION_GROUP, Quantised, quantise_stage
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout
@@ -88,7 +89,7 @@ class NativeInt8Linear:
     def _pack(self, weight: Tensor) -> PackedBytes:
         n, k = weight.shape
         panels, full = -(-n // PANEL), n // PANEL
-        records = torch.empty(panels, k // GROUP, Layout(8).nbytes, dtype=torch.int8)
+        records = huge_pages.empty((panels, k // GROUP, Layout(8).nbytes), torch.int8)
         scales = torch.empty(panels * PANEL, dtype=torch.float32)
         stages = [pack_stage(self._host, weight, records[:full], scales)]
         if panels > full:

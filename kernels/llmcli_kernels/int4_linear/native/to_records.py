@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from llvmlite import ir
 from torch import Tensor
 
+from llmcli_kernels import huge_pages
 from llmcli_kernels.int4_linear import Int4Matrix, Int4Weight
 from llmcli_kernels.int4_linear.forms import COLUMNS, Int4Columns, Int4Stack
 from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, PackedRecords
@@ -45,7 +46,7 @@ def to_records(host: Host, parts: Sequence[Part]) -> PackedRecords:
     k, group_size = parts[0].K, parts[0].group_size
     layout = Layout(4, min(group_size, GROUP))
     num_panels = [-(-part.N // PANEL) for part in parts]
-    records = torch.empty(sum(num_panels), k // GROUP, layout.nbytes, dtype=torch.uint8)
+    records = huge_pages.empty((sum(num_panels), k // GROUP, layout.nbytes), torch.uint8)
     stages, kept = [], []  # the tensors are kept until the stages have run
     for part, room in zip(parts, records.split(num_panels), strict=True):
         tensors = (*_filled(part), room)

@@ -130,6 +130,7 @@ def stages(
         float_word(scale * math.log2(math.e)),
         NO_WINDOW if window is None else min(window, NO_WINDOW),
         plan_at,
+        host.team.num_threads(),
     )
     return [Stage(compiled.kernel(name), args) for name in ("attend", "merge")]
 

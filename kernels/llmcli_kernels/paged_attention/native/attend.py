@@ -21,10 +21,23 @@ from llmcli_kernels.paged_attention.native.weights import LEAST, Weights
 
 # Words of a layer. OUT [T, HQ, D] is contiguous; Q_STRIDE in bytes; GROUP query heads for each of KV_HEADS; SHIFT is
 # the block size's logarithm; FACTOR a float32, scale · log2 e; WINDOW below 2^31; PLAN_AT the address of a plan's
-# block.
-Q, Q_STRIDE, OUT, KEYS, VALUES, KEY_SCALES, VALUE_SCALES, KV_HEADS, GROUP, SHIFT, FACTOR, WINDOW, PLAN_AT = (
-    range(13)
-)
+# block; THREADS a guess of how far the next piece of a thread is.
+(
+    Q,
+    Q_STRIDE,
+    OUT,
+    KEYS,
+    VALUES,
+    KEY_SCALES,
+    VALUE_SCALES,
+    KV_HEADS,
+    GROUP,
+    SHIFT,
+    FACTOR,
+    WINDOW,
+    PLAN_AT,
+    THREADS,
+) = range(14)
 RECORD_BITS = 20  # more sequences than 2^20 have no room in a step
 
 
@@ -33,9 +46,13 @@ def emit_attend(module: ir.Module, form: Form) -> None:
     pieces_function(
         module,
         "attend",
-        lambda e, args: e.b.mul(word(e, word(e, args, PLAN_AT), plan.NUM_UNITS), word(e, args, KV_HEADS)),
+        _num_pieces,
     )
     _Attend(module, form).emit()
+
+
+def _num_pieces(e: Emit, args: Value) -> Value:
+    return e.b.mul(word(e, word(e, args, PLAN_AT), plan.NUM_UNITS), word(e, args, KV_HEADS))
 
 
 class _Attend:
@@ -94,13 +111,28 @@ class _Attend:
         where = [work.table, base, work.start, work.end, shift, work.kv_heads, work.head]
         e.b.call(self.operands.locate, [place, *where, *scales])
 
+    def _locate_following(self, e: Emit, scratch: Value, work: "_Work", base: Value) -> Value:
+        """The place of what comes after the strip from `base` on: the piece's next, or the thread's next piece.
+
+        Of the very last one it is the strip's own.
+        """
+        b, after = e.b, e.at(base, self.form.strip)
+        other = self._place(e, scratch, after)
+        more = b.icmp_signed("<", after, work.end)
+        next_piece = b.add(work.piece, word(e, work.args, THREADS))
+        any_ = b.or_(more, b.icmp_signed("<", next_piece, _num_pieces(e, work.args)))
+        with b.if_then(any_), b.if_else(more) as (here, elsewhere):
+            with here:
+                self._locate(e, other, work, after)
+            with elsewhere:
+                following = _Work(e, self.form, work.args, next_piece)
+                self._locate(e, other, following, b.and_(following.start, const(-self.form.strip)))
+        return b.select(any_, other, self._place(e, scratch, base))
+
     def _strip(self, e: Emit, scratch: Value, work: "_Work", base: Value) -> None:
         b, form, operands = e.b, self.form, self.operands
-        place, after = self._place(e, scratch, base), e.at(base, form.strip)
-        more = b.icmp_signed("<", after, work.end)
-        following = b.select(more, self._place(e, scratch, after), place)
-        with b.if_then(more):
-            self._locate(e, following, work, after)
+        place = self._place(e, scratch, base)
+        following = self._locate_following(e, scratch, work, base)
         many = b.icmp_signed(">=", work.rows, const(BLOCKS[form.lanes][0].rows))
         early = b.select(many, *(const(self.ahead.early(many_rows=rows)) for rows in (True, False)))
         keys, values = ([scratch, place, following, early, word(e, work.args, i)] for i in (KEYS, VALUES))
@@ -279,7 +311,7 @@ class _Work:
     """
 
     def __init__(self, e: Emit, form: Form, args: Value, piece: Value) -> None:
-        b, self.args = e.b, args
+        b, self.args, self.piece = e.b, args, piece
         block = word(e, args, PLAN_AT)
         self.kv_heads, self.group, self.window = (word(e, args, i) for i in (KV_HEADS, GROUP, WINDOW))
         unit, self.head = b.sdiv(piece, self.kv_heads), b.srem(piece, self.kv_heads)
