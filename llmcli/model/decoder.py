@@ -45,7 +45,9 @@ class Decoder:
             normed = self._layers(hidden, batch, cache)
         else:
             normed = fused(hidden, batch.positions, batch.slots, batch.attention)
-        return as_tensor(self.weights.lm_head(normed.index_select(0, batch.sample_rows))).to(torch.float32)
+        if len(batch.sample_rows) < len(normed):  # else every row is sampled, in order
+            normed = normed.index_select(0, batch.sample_rows)
+        return as_tensor(self.weights.lm_head(normed)).to(torch.float32)
 
     def _layers(self, residual: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """From embeddings [T, hidden_size] to the normed output of the last layer, one operation after the other."""

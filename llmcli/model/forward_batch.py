@@ -17,7 +17,7 @@ class ForwardBatch:
         positions: [T] int64, position of each token in its sequence.
         slots: [T] int64, where its key and value go: block id * block size + offset.
         attention: where the queries and keys of each sequence are.
-        sample_rows: [R] int64, rows whose next token is drawn.
+        sample_rows: [R] int64, ascending: rows whose next token is drawn.
     """
 
     token_ids: Tensor

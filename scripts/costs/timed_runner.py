@@ -21,11 +21,12 @@ PARTS = {
     "attend": "attention",
     "merge": "attention",
     "product": "product",
-    "quantise": "quantise",
     "rms_norm": "norm",
+    "rms_norm + quantise": "norm",
     "add_rms_norm": "norm",
+    "add_rms_norm + quantise": "norm",
     "rope_kv_write": "rope",
-    "silu_mul": "silu",
+    "silu_mul + quantise": "silu",
 }  # what native kernels count as; others as what they are called
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("llvmlite")
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import words
 from llmcli_kernels.native.program import Program
+from llmcli_kernels.native.rowwise import rowwise
 from llmcli_kernels.rms_norm.native import NativeAddRmsNorm, NativeRmsNorm, stage
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -130,11 +131,10 @@ def test_a_program_follows_the_number_of_rows(host: Host):
         residual=None,
         weight=weight.data_ptr(),
         out=out.data_ptr(),
-        rows_at=rows.data_ptr(),
         width=64,
         eps=1e-5,
     )
-    program = Program(host, [norm])
+    program = Program(host, [rowwise(host, rows.data_ptr(), norm)])
     for number in (3, 80, 1):
         rows[0] = number
         out.fill_(9.0)

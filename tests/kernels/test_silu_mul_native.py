@@ -15,6 +15,7 @@ pytest.importorskip("llvmlite")
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import words
 from llmcli_kernels.native.program import Program
+from llmcli_kernels.native.rowwise import rowwise
 from llmcli_kernels.silu_mul.native import NativeSiluMul, stage
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -94,10 +95,9 @@ def test_a_program_follows_the_number_of_rows(host: Host):
         x=x.data_ptr(),
         x_stride=4 * 4096,
         out=out.data_ptr(),
-        rows_at=rows.data_ptr(),
         width=2048,
     )
-    program = Program(host, [activation])
+    program = Program(host, [rowwise(host, rows.data_ptr(), activation)])
     for number in (2, 6, 1):
         rows[0] = number
         out.fill_(9.0)

@@ -16,6 +16,7 @@ from llmcli_kernels.int4_linear.native.records import PackedRecords
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
 from llmcli_kernels.native.program import Program
+from llmcli_kernels.native.rowwise import RowStage, rowwise
 from llmcli_kernels.paged_attention import AttentionBatch
 from llmcli_kernels.paged_attention import native as paged_attention
 from llmcli_kernels.paged_attention.native.plan import NUM_WORDS, AttentionPlan, plan
@@ -165,16 +166,14 @@ class _Pass:
             )
 
     def _stages(self) -> list[Stage]:
-        layers, stages = self._parts.layers, [self._norm(self._parts.layers[0].input_norm, first=True)]
-        followers = [layer.input_norm for layer in layers[1:]] + [self._parts.norm]
-        for layer, kv, following in zip(layers, self._kvs, followers, strict=True):
-            stages += self._attention(layer, kv)
-            stages.append(self._norm(layer.post_norm))
-            stages += self._mlp(layer)
-            stages.append(self._norm(following))
+        stages: list[Stage] = []
+        for index, (layer, kv) in enumerate(zip(self._parts.layers, self._kvs, strict=True)):
+            stages += self._attention(self._norm(layer.input_norm, first=index == 0), layer, kv)
+            stages += self._mlp(self._norm(layer.post_norm), layer)
+        stages.append(rowwise(self._host, self._rows_at, self._norm(self._parts.norm)))
         return stages
 
-    def _attention(self, layer: DecoderLayer, kv: PagedKV) -> list[Stage]:
+    def _attention(self, norm: RowStage, layer: DecoderLayer, kv: PagedKV) -> list[Stage]:
         rows, heads = self._rows, self._parts.num_heads
         stride = rows.qkv.stride(0) * DTYPE.itemsize
         rope = rope_kv_write.stage(
@@ -203,13 +202,13 @@ class _Pass:
             plan_at=self._plan_blocks[layer.sliding_window].data_ptr(),
         )
         return [
-            *self._linear(layer.qkv, rows.normed, rows.qkv),
+            *self._linear(layer.qkv, rows.normed, rows.qkv, norm),
             rope,
             *attend,
             *self._linear(layer.o, rows.attended, rows.projected),
         ]
 
-    def _mlp(self, layer: DecoderLayer) -> list[Stage]:
+    def _mlp(self, norm: RowStage, layer: DecoderLayer) -> list[Stage]:
         rows = self._rows
         activation = silu_mul.stage(
             self._host,
@@ -217,28 +216,28 @@ class _Pass:
             x=rows.gate_up.data_ptr(),
             x_stride=rows.gate_up.stride(0) * DTYPE.itemsize,
             out=rows.activated.data_ptr(),
-            rows_at=self._rows_at,
             width=rows.activated.shape[1],
         )
         return [
-            *self._linear(layer.gate_up, rows.normed, rows.gate_up),
-            activation,
-            *self._linear(layer.down, rows.activated, rows.projected),
+            *self._linear(layer.gate_up, rows.normed, rows.gate_up, norm),
+            *self._linear(layer.down, rows.activated, rows.projected, activation),
         ]
 
-    def _linear(self, linear: PackedLinear, x: Tensor, y: Tensor) -> list[Stage]:
+    def _linear(self, linear: PackedLinear, x: Tensor, y: Tensor, *before: RowStage) -> list[Stage]:
+        """The product, ahead of it the quantising of x and, of the same rows, what makes x."""
         packed: PackedRecords = linear.packed
         key = (packed.K, packed.group_size)
         if key not in self._quantised:
             self._quantised[key] = self._int4.room(self.most_rows, packed)
         quantised, bias = self._quantised[key], padded_bias(packed, linear.bias)
         self._biases.append(bias)
+        quantise = quantise_stage(self._host, x.data_ptr(), quantised, self._rows_at, packed.K)
         return [
-            quantise_stage(self._host, x.data_ptr(), quantised, self._rows_at, packed.K),
+            rowwise(self._host, self._rows_at, *before, quantise),
             self._int4.stage(packed, bias, quantised, y.data_ptr(), self._rows_at),
         ]
 
-    def _norm(self, weight: Tensor, *, first: bool = False) -> Stage:
+    def _norm(self, weight: Tensor, *, first: bool = False) -> RowStage:
         """To `normed`: of the residual alone at first, then of the residual after adding a layer's output."""
         rows = self._rows
         x = rows.residual if first else rows.projected
@@ -250,7 +249,6 @@ class _Pass:
             residual=None if first else rows.residual.data_ptr(),
             weight=weight.data_ptr(),
             out=rows.normed.data_ptr(),
-            rows_at=self._rows_at,
             width=weight.shape[0],
             eps=self._parts.eps,
         )

@@ -22,6 +22,7 @@ from llmcli_kernels.int8_linear import Int8Weight
 from llmcli_kernels.int8_linear.native_pack import pack_stage
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
+from llmcli_kernels.native.rowwise import rowwise
 
 PANELS_AT_ONCE = 64  # that are laid out at a time
 
@@ -80,8 +81,9 @@ class NativeInt8Linear:
         x, rows = x.to(torch.bfloat16).contiguous(), words(x.shape[0])
         y = torch.empty(x.shape[0], packed.padded_rows, dtype=torch.float32)
         quantised = self.room(x.shape[0], packed)
+        quantise = quantise_stage(self._host, x.data_ptr(), quantised, rows.data_ptr(), packed.K)
         self._host.run(
-            quantise_stage(self._host, x.data_ptr(), quantised, rows.data_ptr(), packed.K),
+            rowwise(self._host, rows.data_ptr(), quantise),
             self.stage(packed, quantised, y.data_ptr(), rows.data_ptr()),
         )
         return y if y.shape[1] == packed.N else y[:, : packed.N].contiguous()

@@ -54,9 +54,12 @@ class Compiled:
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), options)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
+        self._addresses: dict[str, int] = {}
 
     def address(self, name: str) -> int:
-        return self._engine.get_function_address(name)
+        if name not in self._addresses:  # LLVM takes 20 microseconds
+            self._addresses[name] = self._engine.get_function_address(name)
+        return self._addresses[name]
 
     def kernel(self, name: str) -> Kernel:
         return Kernel(name, self.address(f"{name}_pieces"), self.address(name))

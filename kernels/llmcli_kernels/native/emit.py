@@ -107,6 +107,10 @@ class Emit:
     def smaller(self, x: Value, y: Value) -> Value:
         return self.b.select(self.b.icmp_signed("<", x, y), x, y)
 
+    def divide_up(self, x: Value, y: Value) -> Value:
+        """x / y rounded up, for x >= 0 and y > 0."""
+        return self.b.sdiv(self.b.add(x, self.b.sub(y, const(1))), y)
+
     def pairwise(self, combine: Callable[[Value, Value], Value], values: Sequence[Value]) -> Value:
         """All values combined as a balanced tree; their number is a power of two."""
         while len(values) > 1:

@@ -5,7 +5,6 @@ Two kernels over the words
     X, X_STRIDE         address of [rows, WIDTH], bytes from row to row
     RESIDUAL            address of [rows, WIDTH] contiguous, changed in place; unread by the norm alone
     WEIGHT, OUT         addresses of [WIDTH] and of [rows, WIDTH] contiguous
-    ROWS_AT             address of the number of rows
     WIDTH               a multiple of LANES
     EPS                 float32
 
@@ -21,14 +20,14 @@ from torch import Tensor
 
 from llmcli_kernels.native.emit import F32, Emit, Value, const, splat
 from llmcli_kernels.native.host import Host
-from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
+from llmcli_kernels.native.kernel import function, word, words
 from llmcli_kernels.native.math import KINDS, float_word, fma, sum_lanes
+from llmcli_kernels.native.rowwise import RowStage, rowwise
 
 LANES = 16  # on every machine: LLVM makes two registers of them on AVX2
 PARTIAL_SUMS = 4  # of LANES each
-MANY_ROWS, ROWS_PER_PIECE = 64, 4  # fewer rows are a piece each
 
-X, X_STRIDE, RESIDUAL, WEIGHT, OUT, ROWS_AT, WIDTH, EPS = range(8)  # words
+X, X_STRIDE, RESIDUAL, WEIGHT, OUT, WIDTH, EPS = range(7)  # words
 
 
 class NativeRmsNorm:
@@ -69,15 +68,15 @@ def stage(
     residual: int | None,
     weight: int,
     out: int,
-    rows_at: int,
     width: int,
     eps: float,
-) -> Stage:
+) -> RowStage:
     """One norm, of x or, with a residual, of the sum that the residual becomes; the words are explained above."""
     kind = KINDS[dtype]
     compiled = host.compile(f"rms_norm {kind}", lambda module, _: emit(module, kind))
-    args = words(x, x_stride, residual or 0, weight, out, rows_at, width, float_word(eps))
-    return Stage(compiled.kernel("rms_norm" if residual is None else "add_rms_norm"), args)
+    args = words(x, x_stride, residual or 0, weight, out, width, float_word(eps))
+    name = "rms_norm" if residual is None else "add_rms_norm"
+    return RowStage(name, compiled.address(name), args)
 
 
 def _run(host: Host, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
@@ -90,30 +89,18 @@ def _run(host: Host, x: Tensor, residual: Tensor | None, weight: Tensor, eps: fl
         residual=None if residual is None else residual.data_ptr(),
         weight=weight.data_ptr(),
         out=out.data_ptr(),
-        rows_at=rows.data_ptr(),
         width=x.shape[1],
         eps=eps,
     )
-    host.run(norm)
+    host.run(rowwise(host, rows.data_ptr(), norm))
     return out
 
 
 def emit(module: ir.Module, kind: str) -> None:
     """The kernels "rms_norm" and "add_rms_norm" for one dtype."""
     for name in ("rms_norm", "add_rms_norm"):
-        pieces_function(module, name, _count)
-        with function(module, name, 2) as (e, (args, piece)):
-            _Rows(e, kind, args, adding=name == "add_rms_norm").emit(piece)
-
-
-def _rows_per_piece(e: Emit, rows: Value) -> Value:
-    return e.b.select(e.b.icmp_signed(">=", rows, const(MANY_ROWS)), const(ROWS_PER_PIECE), const(1))
-
-
-def _count(e: Emit, args: Value) -> Value:
-    rows = word(e, word(e, args, ROWS_AT), 0)
-    per = _rows_per_piece(e, rows)
-    return e.b.sdiv(e.b.add(rows, e.b.sub(per, const(1))), per)
+        with function(module, name, 2) as (e, (args, row)):
+            _Row(e, kind, args, adding=name == "add_rms_norm").emit(row)
 
 
 def inverse_rms(e: Emit, sum_of_squares: Value, width: Value, eps: Value) -> Value:
@@ -128,7 +115,7 @@ def normed(e: Emit, kind: str, x: Value, inverse: Value, weight: Value) -> Value
     return e.b.fmul(e.round_to(kind, e.b.fmul(x, inverse)), weight)
 
 
-class _Rows:
+class _Row:
     """The body of a kernel."""
 
     def __init__(self, e: Emit, kind: str, args: Value, *, adding: bool) -> None:
@@ -138,17 +125,13 @@ class _Rows:
         self.eps = e.load(F32, e.at(args, 8 * EPS), 8)
         self.sums = [e.b.alloca(ir.VectorType(F32, LANES)) for _ in range(PARTIAL_SUMS)]
 
-    def emit(self, piece: Value) -> None:
-        e, b = self.e, self.e.b
-        rows = word(e, self.words[ROWS_AT], 0)
-        per = _rows_per_piece(e, rows)
-        first = b.mul(piece, per)
+    def emit(self, row: Value) -> None:
+        b = self.e.b
         row_bytes = b.mul(self.words[WIDTH], const(self.itemsize))
-        with e.each(first, e.smaller(b.add(first, per), rows)) as row:
-            x = b.add(self.words[X], b.mul(row, self.words[X_STRIDE]))
-            residual, out = (b.add(self.words[i], b.mul(row, row_bytes)) for i in (RESIDUAL, OUT))
-            total = self._sum_of_squares(x, residual)
-            self._write(residual if self.adding else x, total, out)
+        x = b.add(self.words[X], b.mul(row, self.words[X_STRIDE]))
+        residual, out = (b.add(self.words[i], b.mul(row, row_bytes)) for i in (RESIDUAL, OUT))
+        total = self._sum_of_squares(x, residual)
+        self._write(residual if self.adding else x, total, out)
 
     def _sum_of_squares(self, x: Value, residual: Value) -> Value:
         e, b, width = self.e, self.e.b, self.words[WIDTH]

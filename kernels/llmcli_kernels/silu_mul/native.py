@@ -4,10 +4,7 @@ The words:
 
     X, X_STRIDE         address of [rows, 2 WIDTH], the gate before the up, and bytes from row to row
     OUT                 address of [rows, WIDTH] contiguous
-    ROWS_AT             address of the number of rows
     WIDTH               a multiple of LANES
-
-A piece is SPAN elements of a row, so that threads share one row.
 """
 
 from collections.abc import Callable
@@ -18,14 +15,14 @@ from torch import Tensor
 
 from llmcli_kernels.native.emit import F32, Emit, Value, const, splat
 from llmcli_kernels.native.host import Host
-from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
+from llmcli_kernels.native.kernel import function, word, words
 from llmcli_kernels.native.machine import Machine
 from llmcli_kernels.native.math import KINDS, exp
+from llmcli_kernels.native.rowwise import RowStage, rowwise
 
 LANES = 16  # of the widest machine
-SPAN = 1024
 
-X, X_STRIDE, OUT, ROWS_AT, WIDTH = range(5)  # words
+X, X_STRIDE, OUT, WIDTH = range(4)  # words
 
 
 class NativeSiluMul:
@@ -45,10 +42,9 @@ class NativeSiluMul:
             x=x.data_ptr(),
             x_stride=x.stride(0) * x.element_size(),
             out=out.data_ptr(),
-            rows_at=rows.data_ptr(),
             width=width,
         )
-        self._host.run(activation)
+        self._host.run(rowwise(self._host, rows.data_ptr(), activation))
         return out
 
 
@@ -56,41 +52,28 @@ def covers(dtype: torch.dtype, width: int) -> bool:
     return dtype in KINDS and width % LANES == 0
 
 
-def stage(
-    host: Host, dtype: torch.dtype, *, x: int, x_stride: int, out: int, rows_at: int, width: int
-) -> Stage:
+def stage(host: Host, dtype: torch.dtype, *, x: int, x_stride: int, out: int, width: int) -> RowStage:
     """One activation; the words are explained above."""
     kind = KINDS[dtype]
     compiled = host.compile(f"silu_mul {kind}", lambda module, machine: emit(module, machine, kind))
-    return Stage(compiled.kernel("silu_mul"), words(x, x_stride, out, rows_at, width))
+    return RowStage("silu_mul", compiled.address("silu_mul"), words(x, x_stride, out, width))
 
 
 def emit(module: ir.Module, machine: Machine, kind: str) -> None:
-    """The kernel "silu_mul" for one dtype."""
-
-    def count(e: Emit, args: Value) -> Value:
-        return e.b.mul(word(e, word(e, args, ROWS_AT), 0), _spans(e, word(e, args, WIDTH)))
-
-    pieces_function(module, "silu_mul", count)
+    """The function "silu_mul" for one dtype."""
     itemsize = 4 if kind == "fp32" else 2
-    with function(module, "silu_mul", 2) as (e, (args, piece)):
+    with function(module, "silu_mul", 2) as (e, (args, row)):
         b, width = e.b, word(e, args, WIDTH)
-        spans, row_bytes = _spans(e, width), b.mul(width, const(itemsize))
-        row = b.sdiv(piece, spans)
-        first = b.mul(b.sub(piece, b.mul(row, spans)), const(SPAN))
+        row_bytes = b.mul(width, const(itemsize))
         gates = b.add(word(e, args, X), b.mul(row, word(e, args, X_STRIDE)))
         out = b.add(word(e, args, OUT), b.mul(row, row_bytes))
-        with e.each(first, e.smaller(b.add(first, const(SPAN)), width), machine.lanes) as i:
+        with e.each(const(0), width, machine.lanes) as i:
             at = b.mul(i, const(itemsize))
             gate, up = (
                 e.load_floats(kind, b.add(start, at), machine.lanes)
                 for start in (gates, b.add(gates, row_bytes))
             )
             e.store_floats(kind, _silu_mul(e, gate, up), b.add(out, at))
-
-
-def _spans(e: Emit, width: Value) -> Value:
-    return e.b.sdiv(e.b.add(width, const(SPAN - 1)), const(SPAN))
 
 
 def _silu_mul(e: Emit, gate: Value, up: Value) -> Value:

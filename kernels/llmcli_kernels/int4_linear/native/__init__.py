@@ -19,6 +19,7 @@ from llmcli_kernels.int4_linear.native.records import GROUP, PANEL, Layout, Pack
 from llmcli_kernels.int4_linear.native.to_records import parts_of, to_records
 from llmcli_kernels.native.host import Host
 from llmcli_kernels.native.kernel import Stage, words
+from llmcli_kernels.native.rowwise import rowwise
 
 Order = tuple[int, ...] | None  # of a word's columns; None for weights in rows
 SELF_TEST_ERROR = 0.03  # of the largest output; a wrong kernel is off by all of it
@@ -64,8 +65,9 @@ class NativeInt4Linear:
         x, bias, rows = x.contiguous(), padded_bias(packed, bias), words(x.shape[0])
         y = torch.empty(x.shape[0], packed.padded_rows, dtype=torch.bfloat16)
         quantised = self.room(x.shape[0], packed)
+        quantise = quantise_stage(self._host, x.data_ptr(), quantised, rows.data_ptr(), packed.K)
         self._host.run(
-            quantise_stage(self._host, x.data_ptr(), quantised, rows.data_ptr(), packed.K),
+            rowwise(self._host, rows.data_ptr(), quantise),
             self.stage(packed, bias, quantised, y.data_ptr(), rows.data_ptr()),
         )
         return y if y.shape[1] == packed.N else y[:, : packed.N].contiguous()

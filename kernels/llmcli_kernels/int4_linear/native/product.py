@@ -80,7 +80,7 @@ class _Product:
             out = b.and_(b.add(b.ptrtoint(scratch, chunk.type), const(63)), const(-64))
             first_row, panel = b.mul(b.sdiv(piece, panels), chunk), b.srem(piece, panels)
             num_rows = b.sub(e.smaller(b.add(first_row, chunk), self._rows(e, args)), first_row)
-            per_block = _divide_up(e, num_rows, _divide_up(e, num_rows, const(max(self.tiles))))
+            per_block = e.divide_up(num_rows, e.divide_up(num_rows, const(max(self.tiles))))
             self._start_sums(e, args, panel, out, num_rows)
             with e.each(const(0), word(e, args, GROUPS)) as group:
                 self._add_record(e, args, panel, group, out, first_row, num_rows, per_block, blocks)
@@ -90,11 +90,11 @@ class _Product:
         return word(e, word(e, args, ROWS_AT), 0)
 
     def _num_chunks(self, e: Emit, args: Value) -> Value:
-        return _divide_up(e, self._rows(e, args), const(MOST_CHUNK))
+        return e.divide_up(self._rows(e, args), const(MOST_CHUNK))
 
     def _chunk(self, e: Emit, args: Value) -> Value:
         """Rows of a chunk; only asked for where there are rows."""
-        return _divide_up(e, self._rows(e, args), self._num_chunks(e, args))
+        return e.divide_up(self._rows(e, args), self._num_chunks(e, args))
 
     def _count(self, e: Emit, args: Value) -> Value:
         return e.b.mul(self._num_chunks(e, args), word(e, args, PANELS))
@@ -221,8 +221,3 @@ def _add_outliers(e: Emit, outliers: ir.Function, operands: Operands, rows: int)
         found = e.at(operands.outliers, 4 * OUTLIER_WORDS * m)
         with e.b.if_then(e.b.icmp_unsigned(">", e.load(I32, found, 4), ir.Constant(I32, 0)), likely=False):
             e.b.call(outliers, [operands.record, found, e.at(operands.out, 4 * PANEL * m)])
-
-
-def _divide_up(e: Emit, x: Value, y: Value) -> Value:
-    """x / y rounded up, for x >= 0 and y > 0."""
-    return e.b.sdiv(e.b.add(x, e.b.sub(y, const(1))), y)

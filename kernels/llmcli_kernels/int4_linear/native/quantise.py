@@ -17,21 +17,20 @@ from torch import Tensor
 from llmcli_kernels.int4_linear.native.records import GROUP
 from llmcli_kernels.native.emit import F32, I1, I8, I32, I64, Emit, Value, const, splat
 from llmcli_kernels.native.host import Host
-from llmcli_kernels.native.kernel import Stage, function, pieces_function, word, words
+from llmcli_kernels.native.kernel import function, word, words
 from llmcli_kernels.native.machine import Machine
 from llmcli_kernels.native.math import sum_lanes
+from llmcli_kernels.native.rowwise import RowStage
 
 OUTLIER = 8.0  # times the mean: 6.4 standard deviations of normal numbers, one in 10^10
 # Half of it takes an eighth longer at 8 rows and more, and has a tenth less error.
 ACTIVATION_GROUP = 128
-ROWS_PER_PIECE = 16
-FEW_ROWS, MANY_ROWS, PARTS = 4, 64, 2  # rows between the two are cut by groups, for want of pieces
 MOST_OUTLIERS = 7
 OUTLIER_WORDS = 16  # int32 of a (row, record): their number, nothing, then pairs of k and x
 FLOAT_INF_BITS = 0x7F800000
 SMALLEST_PEAK_BITS = (127 - 100) << 23  # 2**-100: a group of zeros must not divide by zero
 
-X, Q, SCALES, SUMS, OUTLIERS, ROWS_AT, GROUPS = range(7)  # words
+X, Q, SCALES, SUMS, OUTLIERS, ROWS_AT, GROUPS = range(7)  # words; ROWS_AT the address of the number of rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class Quantised:
         )
 
 
-def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: int) -> Stage:
+def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: int) -> RowStage:
     """bfloat16 rows at address x, [rows, k] contiguous, to `quantised`; the number of rows is at an address."""
     group = quantised.activation_group
     compiled = host.compile(f"quantise {group}", lambda module, machine: emit(module, machine, group))
@@ -77,75 +76,42 @@ def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: in
         rows_at,
         k // GROUP,
     )
-    return Stage(compiled.kernel("quantise"), args)
+    return RowStage("quantise", compiled.address("quantise"), args)
 
 
 def emit(module: ir.Module, machine: Machine, activation_group: int) -> None:
-    """The kernel "quantise": a piece is ROWS_PER_PIECE rows, for a moderate number of rows one of some parts of them.
-
-    Rows lie side by side in Q, for each record: two threads with a row each would write to the same cache lines.
-    """
-
-    def count(e: Emit, args: Value) -> Value:
-        blocks = e.b.sdiv(e.b.add(_rows(e, args), const(ROWS_PER_PIECE - 1)), const(ROWS_PER_PIECE))
-        return e.b.mul(blocks, _parts(e, args))
-
-    pieces_function(module, "quantise", count)
-    with function(module, "quantise", 2) as (e, (args, piece)):
-        b, parts = e.b, _parts(e, args)
-        first = b.mul(b.sdiv(piece, parts), const(ROWS_PER_PIECE))
-        stop = e.smaller(b.add(first, const(ROWS_PER_PIECE)), _rows(e, args))
-        part, groups = b.srem(piece, parts), word(e, args, GROUPS)
-        start, end = (b.sdiv(b.mul(groups, i), parts) for i in (part, b.add(part, const(1))))
-        _Rows(e, machine.lanes, activation_group, args).emit(first, stop, start, end)
+    """The function "quantise"."""
+    with function(module, "quantise", 2) as (e, (args, row)):
+        _Row(e, machine.lanes, activation_group, args, row).emit()
 
 
-def _rows(e: Emit, args: Value) -> Value:
-    return word(e, word(e, args, ROWS_AT), 0)
+class _Row:
+    """The body of the function."""
 
-
-def _parts(e: Emit, args: Value) -> Value:
-    """Into how many parts the groups are cut; each finds the rows' limits anew."""
-    b, rows = e.b, _rows(e, args)
-    moderate = b.and_(b.icmp_signed(">=", rows, const(FEW_ROWS)), b.icmp_signed("<", rows, const(MANY_ROWS)))
-    return b.select(moderate, const(PARTS), const(1))
-
-
-class _Rows:
-    """The rows of a piece."""
-
-    def __init__(self, e: Emit, lanes: int, activation_group: int, args: Value) -> None:
-        self.e, self.lanes, self.activation_group = e, lanes, activation_group
+    def __init__(self, e: Emit, lanes: int, activation_group: int, args: Value, row: Value) -> None:
+        self.e, self.lanes, self.activation_group, self.row = e, lanes, activation_group, row
         self.ints, self.floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
-        self.groups, self.rows = word(e, args, GROUPS), _rows(e, args)
+        self.groups, self.rows = word(e, args, GROUPS), word(e, word(e, args, ROWS_AT), 0)
         self.x, self.q, self.scales, self.sums, self.outliers = (
             word(e, args, i) for i in (X, Q, SCALES, SUMS, OUTLIERS)
         )
         with e.b.goto_entry_block():
-            limits = e.b.alloca(ir.ArrayType(F32, ROWS_PER_PIECE))
-            self.limits = e.b.ptrtoint(limits, I64)
             self.sizes = e.b.alloca(self.floats)
             self.place = e.b.alloca(I64)
 
-    def emit(self, first: Value, stop: Value, start: Value, end: Value) -> None:
-        """Rows first .. stop-1 of groups start .. end-1; group by group, as Q lies."""
-        e, b = self.e, self.e.b
-        with e.each(first, stop) as row:
-            e.store(self._limit(row), self._limit_at(b.sub(row, first)), 4)
-        with e.each(start, end) as group, e.each(first, stop) as row:
-            self._item(row, group, e.load(F32, self._limit_at(b.sub(row, first)), 4))
+    def emit(self) -> None:
+        limit = self._limit()
+        with self.e.each(const(0), self.groups) as group:
+            self._item(group, limit)
 
-    def _limit_at(self, index: Value) -> Value:
-        return self.e.b.add(self.limits, self.e.b.shl(index, const(2)))
-
-    def _source(self, row: Value, group: Value) -> Value:
+    def _source(self, group: Value) -> Value:
         b = self.e.b
-        return b.add(self.x, b.mul(b.add(b.mul(row, self.groups), group), const(2 * GROUP)))
+        return b.add(self.x, b.mul(b.add(b.mul(self.row, self.groups), group), const(2 * GROUP)))
 
-    def _item(self, row: Value, group: Value, limit: Value) -> None:
-        """The 128 numbers of a row that meet one record."""
+    def _item(self, group: Value, limit: Value) -> None:
+        """The 128 numbers that meet one record."""
         e, b = self.e, self.e.b
-        item, x = b.add(b.mul(group, self.rows), row), self._source(row, group)
+        item, x = b.add(b.mul(group, self.rows), self.row), self._source(group)
         found = b.add(self.outliers, b.mul(item, const(4 * OUTLIER_WORDS)))
         largest = self._keep_outliers(x, found, limit)
         for part in range(GROUP // self.activation_group):
@@ -154,12 +120,12 @@ class _Rows:
             source = e.at(x, 2 * part * self.activation_group)
             self._quantise(source, q, b.add(self.scales, at), b.add(self.sums, at), largest)
 
-    def _limit(self, row: Value) -> Value:
+    def _limit(self) -> Value:
         """OUTLIER times the mean size; nothing is larger than NaN or inf."""
         e, b = self.e, self.e.b
         b.store(splat(F32, 0.0, self.lanes), self.sizes)
         with e.each(const(0), self.groups) as group:
-            x = self._source(row, group)
+            x = self._source(group)
             sizes = [
                 self._size(e.load_floats("bf16", e.at(x, 2 * k), self.lanes)) for k in self._starts(GROUP)
             ]
