@@ -1,8 +1,9 @@
 """`llmcli chat`: talk to a model, or have one prompt answered.
 
-Parses, builds and calls; the conversation itself is in `ui/`.
+Parses, builds and calls; the conversation itself is in `ui/`, the choice of a saved one in `chat_session.py`.
 """
 
+import json
 import os
 import select
 import sys
@@ -11,17 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcli.cli.chat_options import AnswerOptions, ServerOptions, SessionOptions
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from llmcli.ui.models import Models
     from llmcli.ui.notes import Notes
+    from llmcli.ui.parameters import Parameters
     from llmcli.ui.prompt_reader import PromptReader
     from llmcli.ui.session import Reader
-    from llmcli.ui.state import ChatState
-    from llmcli.ui.view import PlainView
+    from llmcli.ui.session_records import SavedChat
+    from llmcli.ui.state import ChatState, Terminal
+    from llmcli.ui.view import View
+    from llmcli.ui.waiting import Waiting
 
 SLOW_STDIN_S = 1.0
 
@@ -52,79 +58,155 @@ def chat(
     single_turn: Annotated[
         bool, typer.Option("--single-turn", "-st", help="Exit after the first answer.")
     ] = False,
-    stats: Annotated[
-        bool | None,
-        typer.Option(
-            "--stats/--no-stats", show_default=False, help="Numbers after each answer; else on a terminal."
-        ),
-    ] = None,
-    history: Annotated[
-        bool,
-        typer.Option(
-            "--history/--no-history", show_default=False, help="Keep what is typed for the next chat."
-        ),
-    ] = True,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose", help="Tell the phases of loading, the memory plan and where values come from."
         ),
     ] = False,
+    answers: AnswerOptions,
+    sessions: SessionOptions,
+    server: ServerOptions,
     model_options: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
 ) -> None:
     """Chat with a model in the terminal, or answer one prompt and exit."""
-    from functools import partial
-
-    from llmcli.hub.models import resolve_model
-    from llmcli.ui.backend import load_backend
+    from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
-    from llmcli.ui.loading import Loader
+    from llmcli.ui.models import LocalModels
     from llmcli.ui.notes import Notes
     from llmcli.ui.once import answer_once
     from llmcli.ui.parameters import Parameters
-    from llmcli.ui.positionals import split_model_and_prompt
     from llmcli.ui.state import ChatState
-    from llmcli.ui.waiting import Waiting
+    from llmcli.ui.text_files import read_text
 
     if interactive and single_turn:
         raise UsageError("--interactive and --single-turn exclude each other", fix="give one of them")
-    parameters, config, notes = Parameters(sampling.overrides()), engine.config(), Notes(stderr_console())
-    name, prompt = split_model_and_prompt(first, second)
-    if first and prompt == first and not any(char.isspace() for char in first):
-        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
+    check_options(sessions)
+    flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
+    num_logprobs = flags.pop("logprobs", None)
+    parameters = Parameters(flags)
+    attachments = [read_text(name) for name in answers.files or ()]
+    log, saved = open_session(sessions, notes)
+    models: Models = (
+        _remote_models(server, saved, first, notes, parameters, verbose=verbose)
+        or LocalModels(config, notes, parameters, offline=model_options.offline, verbose=verbose)
+    )  # fmt: skip
+    name, prompt = _split(first, second, models, notes)
     prompt = _with_piped_text(prompt, interactive, notes)
     wants_session = interactive or (prompt is None and _is_terminal(sys.stdin))
-    if prompt is None and not wants_session:
+    if prompt is None and not wants_session and not attachments:
         raise UsageError(
             "there is no prompt: standard input is empty", fix='type llmcli chat "your question"'
         )
+    if answers.as_json and wants_session:
+        raise UsageError(
+            "--json prints a single answer, and there is no prompt", fix="give one, or leave --json out"
+        )
+    if log.idle and (wants_session or sessions.load is not None):
+        log.begin()
 
-    model = resolve_model(
-        name, revision=model_options.revision, offline=model_options.offline, on_notice=notes.dim
-    )
-    loader = Loader(partial(load_backend, model, config))
-    waiting = Waiting(loader, model.name, notes, parameters, verbose=verbose)
     state = ChatState(
-        conversation=Conversation(system),
+        conversation=Conversation(),
         parameters=parameters,
         notes=notes,
-        backend=waiting,
-        show_stats=_is_terminal(sys.stderr) if stats is None else stats,
+        backend=_prepare(models, name, model_options.revision, saved, notes),
+        models=models,
+        log=log,
+        terminal=_terminal(),
+        show_stats=_is_terminal(sys.stderr) if answers.stats is None else answers.stats,
+        drop_turns=answers.overflow == "drop",
+        prefill=answers.prefill,
+        hide_thinking=answers.hide_thinking,
+        num_logprobs=num_logprobs,
+        attachments=attachments,
     )
-    loader.start()
+    if saved is not None:
+        state.take_over(saved)
+    if system is not None:
+        state.conversation.system = system or None
+    if answers.think is not None:
+        state.think = answers.think
+    state.backend.start()
     try:
         if wants_session:
-            _run_session(state, prompt, keep_history=history, single_turn=single_turn)
+            _run_session(state, prompt, answers, keep_history=sessions.history, single_turn=single_turn)
+        elif answers.as_json:
+            _print_json(state, prompt or "")
         else:
-            answer_once(state, prompt or "", _new_view)
+            answer_once(state, prompt or "", lambda: _new_view(answers))
     finally:
-        loader.close()
+        save_at_the_end(state, sessions)
+        log.close()
+        state.backend.close()
 
 
-def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, single_turn: bool) -> None:
+def _remote_models(
+    server: ServerOptions,
+    saved: "SavedChat | None",
+    first: str | None,
+    notes: "Notes",
+    parameters: "Parameters",
+    *,
+    verbose: bool,
+) -> "Models | None":
+    """The models of the server that is asked for, or that the saved chat was with."""
+    url = server.url
+    if url is None and saved is not None and first is None:
+        url = saved.setup.url
+    if url is None:
+        return None
+    from llmcli.ui.models import RemoteModels
+    from llmcli.ui.server import Server
+
+    return RemoteModels(Server(url, server.api_key), notes, parameters, verbose=verbose)
+
+
+def _split(
+    first: str | None, second: str | None, models: "Models", notes: "Notes"
+) -> tuple[str | None, str | None]:
+    """Model and prompt. Of a server's models the names can have any form, so one word is looked up."""
+    from llmcli.ui.models import RemoteModels
+    from llmcli.ui.positionals import split_model_and_prompt
+
+    if isinstance(models, RemoteModels):
+        if first is None or second is not None or first in models.names():
+            return first, second
+        return None, first
+    name, prompt = split_model_and_prompt(first, second)
+    if first and prompt == first and not any(char.isspace() for char in first):
+        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
+    return name, prompt
+
+
+def _prepare(
+    models: "Models", name: str | None, revision: str | None, saved: "SavedChat | None", notes: "Notes"
+) -> "Waiting":
+    """The model that is named, else that of the saved chat, else the first."""
+    from llmcli.errors import LLMCliError
+
+    if saved is None or not saved.setup.model:
+        return models.prepare(name, revision)
+    setup = saved.setup
+    if name is None:
+        try:
+            return models.prepare(setup.model, revision or setup.revision)
+        except LLMCliError:
+            notes.warn(
+                "the model of this session can not be had; name another: llmcli chat MODEL --resume ID"
+            )
+            raise
+    backend = models.prepare(name, revision)
+    if (backend.model.name, backend.model.url) != (setup.model, setup.url):
+        notes.warn(f"this session was with {setup.model}; it goes on with {backend.name}")
+    return backend
+
+
+def _run_session(
+    state: "ChatState", prompt: str | None, answers: AnswerOptions, *, keep_history: bool, single_turn: bool
+) -> None:
     """Chat on the terminal; where there is none to edit lines on, with plain lines."""
     from contextlib import nullcontext
 
@@ -134,18 +216,28 @@ def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, 
 
     reader: Reader
     mode: AbstractContextManager[None]
-    if _is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+    if _can_edit():
         reader, mode = _prompt_reader(state, keep_history), type_ahead(sys.stdout.fileno())
     else:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
-    session = ChatSession(state, reader, _new_view)
+    session = ChatSession(state, reader, lambda: _new_view(answers))
     with mode:
         if single_turn:
             session.run_once()
         else:
             state.notes.dim(f"{state.backend.name} · /help lists the commands · Ctrl-D leaves")
             session.run(prompt)
+    if state.log.session_id is not None and _is_terminal(sys.stderr):
+        state.notes.dim(f"saved; llmcli chat --resume {state.log.session_id} goes on with it")
+
+
+def _print_json(state: "ChatState", prompt: str) -> None:
+    from llmcli.ui.once import answer_once, answer_record
+    from llmcli.ui.view import SilentView
+
+    answer = answer_once(state, prompt, SilentView)
+    typer.echo(json.dumps(answer_record(state, answer), ensure_ascii=False))
 
 
 def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> str | None:
@@ -174,31 +266,51 @@ def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> s
 
 
 def _prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
-    import platformdirs
-
+    from llmcli.cli.chat_session import state_folder
     from llmcli.ui.commands import complete
     from llmcli.ui.prompt_reader import PromptReader, open_history
 
-    path = Path(platformdirs.user_state_dir("llmcli", appauthor=False)) / "history" if keep_history else None
+    path: Path | None = state_folder() / "history" if keep_history else None
     try:
         history = open_history(path)
     except OSError as error:
         state.notes.warn(f"what you type is not kept for the next chat: {path}: {error.strerror}")
         history = open_history(None)
-    reader = PromptReader(history, complete, state.backend.progress)
+    reader = PromptReader(history, complete, lambda: state.backend.progress())
     state.backend.on_done(reader.loading_done)
+    # A model that is switched to and fails ends no chat: the next message tells, and the one before is back.
+    state.on_model = lambda backend: backend.on_done(lambda error: reader.loading_done(None))
     return reader
 
 
-def _new_view() -> "PlainView":
+def _terminal() -> "Terminal":
+    """What the terminal can do for commands, if there is one."""
+    from functools import partial
+
+    from llmcli.ui.clipboard import put_clipboard
+    from llmcli.ui.state import Terminal
+
+    if not _can_edit():
+        return Terminal()
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    return Terminal(editor=editor, put_clipboard=partial(put_clipboard, sys.stdout))
+
+
+def _new_view(answers: AnswerOptions) -> "View":
     """A view on stdout that wraps at words where a person reads along."""
     import shutil
 
     from llmcli.ui.view import PlainView
     from llmcli.ui.wrap import WordWrap
 
-    wrap = WordWrap(lambda: shutil.get_terminal_size().columns) if _is_terminal(sys.stdout) else None
+    wants_wrap = _is_terminal(sys.stdout) if answers.wrap is None else answers.wrap
+    wrap = WordWrap(lambda: shutil.get_terminal_size().columns) if wants_wrap else None
     return PlainView(sys.stdout, wrap)
+
+
+def _can_edit() -> bool:
+    """Whether lines can be edited: the output is a terminal that can move its cursor."""
+    return _is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def _is_terminal(stream: object) -> bool:

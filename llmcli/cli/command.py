@@ -17,6 +17,8 @@ from typer.main import get_command
 from llmcli.cli.options import HIDDEN_ALIASES
 
 ENV_PREFIX = "LLMCLI_"
+OPTIONAL_VALUE = "[ID]"
+"""The metavar of an option whose value may be left out; it is then empty."""
 
 
 class Command(TyperCommand):
@@ -49,6 +51,7 @@ class Command(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = self._with_empty_values(args)
         if not ctx.resilient_parsing:
             _, _, order = self.make_parser(ctx).parse_args(list(args))
             options = [option for option in order if isinstance(option, TyperOption) and not option.multiple]
@@ -57,6 +60,18 @@ class Command(TyperCommand):
                 if counts[option.name] > 1:
                     ctx.fail(f"{_long_name(option)} is given {counts[option.name]} times")
         return super().parse_args(ctx, args)
+
+    def _with_empty_values(self, args: list[str]) -> list[str]:
+        """`--resume` at the end of the line, or before another option, gets an empty value."""
+        names = {name for option in self.params if option.metavar == OPTIONAL_VALUE for name in option.opts}
+        filled: list[str] = []
+        for word, after in zip(args, [*args[1:], None], strict=False):
+            filled.append(word)
+            if word == "--":
+                return filled + args[len(filled) :]
+            if word in names and (after is None or after.startswith("-")):
+                filled.append("")
+        return filled
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """One section of help per panel: arguments, the command's own options, then the shared ones."""

@@ -1,22 +1,27 @@
-"""The slash commands of a chat: one function each, one table for running, help and completion.
+"""The slash commands of a chat: how a line is read, and the one table for running, help and completion.
 
-A command changes the `ChatState` and prints notes; what needs the session itself (leaving, a new answer) is
-returned as an `Outcome`. Knows no terminal.
+What the commands do is in `*_commands.py`, by what they are about; what one is, in `slash.py`. Knows no terminal.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
 
-from llmcli.errors import RequestError, UsageError, quote
+from llmcli.errors import UsageError, quote
+from llmcli.ui.history_commands import HISTORY_COMMANDS
+from llmcli.ui.look_commands import LOOK_COMMANDS
 from llmcli.ui.nearest import did_you_mean
-from llmcli.ui.parameters import SETTABLE, settable_name, show_value
+from llmcli.ui.parameters import SETTABLE
+from llmcli.ui.session_commands import SESSION_COMMANDS
+from llmcli.ui.setting_commands import SETTING_COMMANDS
+from llmcli.ui.slash import Command, Outcome
 from llmcli.ui.state import ChatState
-from llmcli.ui.status import context_use, parameter_rows, table
+from llmcli.ui.status import table
+from llmcli.ui.text_commands import TEXT_COMMANDS
 
 BLOCK = '"""'
-REMOVE = "-"
+MAX_PATHS = 50
 KEYS = (
     ("Enter", "send"),
     ("Alt-Enter, Ctrl-J", 'new line; or open and close a block with """'),
@@ -26,33 +31,6 @@ KEYS = (
     ("Ctrl-D", "leave, on an empty line"),
     ("Ctrl-L", "clear the screen"),
 )
-
-
-class Outcome(Enum):
-    """What the session is to do after a command."""
-
-    GO_ON = auto()
-    EXIT = auto()
-    REGENERATE = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One slash command; names are without the slash."""
-
-    name: str
-    arguments: str
-    summary: str
-    run: Callable[[ChatState, str], Outcome]
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name, *self.aliases)
-
-    @property
-    def usage(self) -> str:
-        return f"/{self.name} {self.arguments}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +66,11 @@ def parse_input(text: str) -> Message | Call | None:
     return Call(call[1].lower(), call[2].strip()) if call else Message(text.strip("\n"))
 
 
+def as_input(text: str) -> str:
+    """What to type so that `text` is sent as it is."""
+    return text if parse_input(text) == Message(text) else f"{BLOCK}\n{text}\n{BLOCK}"
+
+
 def find_command(name: str) -> Command:
     """The command with this name or alias.
 
@@ -113,18 +96,44 @@ def complete(text: str) -> Iterator[tuple[str, str, int]]:
             for name in command.names:
                 if f"/{name}".startswith(head):
                     yield f"/{name}", command.summary, len(head)
+    elif head in ("/read", "/file"):
+        yield from ((path, "", len(word)) for path in _paths(word))
     elif " " not in word:
-        choices = {"/set": (*SETTABLE, "stats"), "/help": [command.name for command in COMMANDS]}.get(
-            head, ()
-        )
-        for choice in choices:
-            if choice.startswith(word):
-                yield choice, "", len(word)
+        yield from ((choice, "", len(word)) for choice in _choices(head) if choice.startswith(word))
+
+
+def _choices(head: str) -> Iterable[str]:
+    """The words that a command takes."""
+    return {
+        "/set": (*SETTABLE, "stats", "system"),
+        "/help": [command.name for command in COMMANDS],
+        "/show": ("info", "template", "license", "params"),
+        "/think": ("on", "off", "default", "hide", "show"),
+        "/logprobs": ("on", "off"),
+        "/copy": ("code",),
+    }.get(head, ())
+
+
+def _paths(word: str) -> Iterator[str]:
+    """Files and folders that begin with `word`; hidden ones only when asked for."""
+    folder, beginning = os.path.split(word)
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError:
+        return
+    fitting = [(name, is_dir) for name, is_dir in found if name.startswith(beginning)]
+    for name, is_dir in fitting[:MAX_PATHS]:
+        if beginning or not name.startswith("."):
+            yield os.path.join(folder, name) + ("/" if is_dir else "")
 
 
 def _help(state: ChatState, argument: str) -> Outcome:
-    if argument:
-        command = find_command(argument.lstrip("/!").lower())
+    words = argument.lower().split()
+    if words == ["shortcuts"]:
+        state.notes.say(table(KEYS))
+    elif words:
+        command = find_command(words[0].lstrip("/!"))
         aliases = f" (also {', '.join('/' + name for name in command.aliases)})" if command.aliases else ""
         state.notes.say(f"{command.usage}{aliases}\n{command.summary}")
     else:
@@ -133,99 +142,16 @@ def _help(state: ChatState, argument: str) -> Outcome:
     return Outcome.GO_ON
 
 
-def _clear(state: ChatState, argument: str) -> Outcome:
-    state.conversation.clear()
-    state.notes.dim("new conversation" + (" (the system prompt stays)" if state.conversation.system else ""))
-    return Outcome.GO_ON
-
-
-def _system(state: ChatState, argument: str) -> Outcome:
-    if not argument:
-        state.notes.say(state.conversation.system or "no system prompt; set one with /system TEXT")
-        return Outcome.GO_ON
-    state.conversation.system = None if argument == REMOVE else argument
-    state.notes.dim(
-        "system prompt removed" if argument == REMOVE else "system prompt set, from the next message on"
-    )
-    return Outcome.GO_ON
-
-
-def _set(state: ChatState, argument: str) -> Outcome:
-    argument = re.sub(r"^parameter\s+", "", argument)
-    name, _, value = argument.partition(" ")
-    if name == "system":
-        return _system(state, value.strip())
-    if name == "stats":
-        return _set_stats(state, value.strip().lower())
-    if not name:
-        rows = parameter_rows(state.parameters.in_force(state.backend().generation_defaults))
-        state.notes.say(table([*rows, ("stats", "on" if state.show_stats else "off")]))
-        return Outcome.GO_ON
-    name = settable_name(name)
-    if value.strip():
-        state.parameters.set(name, value)
-    in_force = {entry.name: entry for entry in state.parameters.in_force(state.backend().generation_defaults)}
-    state.notes.dim(f"{name} = {show_value(in_force[name].value)} ({in_force[name].origin})")
-    return Outcome.GO_ON
-
-
-def _set_stats(state: ChatState, value: str) -> Outcome:
-    if value and value not in ("on", "off"):
-        raise UsageError(f"stats is on or off, got {quote(value, 40)}")
-    if value:
-        state.show_stats = value == "on"
-    state.notes.dim(f"stats = {'on' if state.show_stats else 'off'}")
-    return Outcome.GO_ON
-
-
-def _status(state: ChatState, argument: str) -> Outcome:
-    backend = state.backend()
-    rows = backend.describe()
-    rows.append(("conversation", _conversation(state, backend.config.max_model_len)))
-    if not backend.generation_defaults:
-        rows.append(("sampling defaults", "the model has no generation_config.json with any"))
-    rows += parameter_rows(state.parameters.in_force(backend.generation_defaults))
-    state.notes.say(table(rows))
-    return Outcome.GO_ON
-
-
-def _conversation(state: ChatState, max_model_len: int) -> str:
-    conversation = state.conversation
-    turns = "1 turn" if len(conversation.turns) == 1 else f"{len(conversation.turns)} turns"
-    dropped = f", the oldest {conversation.num_dropped} left out" if conversation.num_dropped else ""
-    return f"{turns}{dropped}, {context_use(conversation.used_tokens, max_model_len)}"
-
-
-def _regen(state: ChatState, argument: str) -> Outcome:
-    if not state.conversation.turns:
-        raise RequestError("there is no answer yet", fix="send a message first")
-    return Outcome.REGENERATE
-
-
-def _undo(state: ChatState, argument: str) -> Outcome:
-    if argument and not (argument.isascii() and argument.isdigit() and int(argument) > 0):
-        raise UsageError(f"/undo takes the number of turns to take back, got {quote(argument, 40)}")
-    taken = state.conversation.undo(int(argument or 1))
-    if not taken:
-        raise RequestError("there is nothing to undo")
-    first = quote(taken[0].user, 60)
-    state.notes.dim(f"took back {len(taken)} turn{'s' if len(taken) > 1 else ''}, from “{first}” on")
-    return Outcome.GO_ON
-
-
 def _exit(state: ChatState, argument: str) -> Outcome:
     return Outcome.EXIT
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("help", "[COMMAND]", "List the commands and keys, or explain one.", _help, ("?",)),
-    Command("clear", "", "Start a new conversation; the system prompt stays.", _clear, ("new",)),
-    Command("system", "[TEXT | -]", "Show, set or (with -) remove the system prompt.", _system),
-    Command(
-        "set", "[NAME [VALUE]]", "Show or set a sampling parameter, or stats on/off; default resets.", _set
-    ),
-    Command("status", "", "Show the model, memory, context and parameters.", _status),
-    Command("regen", "", "Answer the last message again, with a new seed.", _regen, ("retry",)),
-    Command("undo", "[N]", "Take back the last N messages and their answers (1).", _undo),
+    Command("help", "[COMMAND | shortcuts]", "List the commands and keys, or explain one.", _help, ("?",)),
+    *HISTORY_COMMANDS,
+    *TEXT_COMMANDS,
+    *SESSION_COMMANDS,
+    *SETTING_COMMANDS,
+    *LOOK_COMMANDS,
     Command("exit", "", "Leave.", _exit, ("bye", "quit")),
 )

@@ -124,6 +124,24 @@ class Parameters:
         self.session[name] = value
         return name
 
+    def restore(self, saved: Mapping[str, Any]) -> list[str]:
+        """Take over what was set in a saved chat, below this time's flags; returns the names left out as
+        unknown or out of range."""
+        self.session = {}
+        left_out = []
+        for name, value in saved.items():
+            value = tuple(value) if isinstance(value, list) else value
+            try:
+                if name not in SETTABLE:
+                    raise RequestError(f"unknown parameter {quote(name, 40)}")
+                SamplingParams(**{**self.session, name: value})
+            except RequestError:
+                left_out.append(name)
+                continue
+            if name not in self.flags:
+                self.session[name] = value
+        return left_out
+
     def in_force(self, model_defaults: Mapping[str, Any]) -> list[ParameterValue]:
         """Every settable parameter with its value and origin."""
         built_in = SamplingParams()

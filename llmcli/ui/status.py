@@ -3,15 +3,18 @@
 Pure formatting; knows no terminal and no engine.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from llmcli.outputs import RequestStats
+from llmcli.errors import quote
+from llmcli.outputs import RequestStats, TokenLogprobs
 from llmcli.ui.parameters import ParameterValue, show_value
 
 NEARLY_FULL = 0.8
 
 
-def stats_line(stats: RequestStats, max_model_len: int) -> str:
+def stats_line(stats: RequestStats, max_model_len: int | None) -> str:
     """One line on an answer: time to first token, speed, counts, and how much of the context is used."""
     parts = [f"TTFT {stats.ttft_s:.2f} s"]
     if stats.tokens_per_s > 0:
@@ -23,8 +26,10 @@ def stats_line(stats: RequestStats, max_model_len: int) -> str:
     return " · ".join(parts)
 
 
-def context_use(used: int, max_model_len: int) -> str:
-    """`ctx 1 255/8 192 (15 %)`."""
+def context_use(used: int, max_model_len: int | None) -> str:
+    """`ctx 1 255/8 192 (15 %)`; without a limit that is known, `ctx 1 255`."""
+    if max_model_len is None:
+        return f"ctx {count(used)}"
     return f"ctx {count(used)}/{count(max_model_len)} ({used / max_model_len * 100:.0f} %)"
 
 
@@ -33,9 +38,9 @@ def used_tokens(stats: RequestStats) -> int:
     return stats.num_prompt_tokens + stats.num_output_tokens
 
 
-def nearly_full(used: int, max_model_len: int) -> bool:
+def nearly_full(used: int, max_model_len: int | None) -> bool:
     """Whether the context is used so far that the user should be warned."""
-    return used >= NEARLY_FULL * max_model_len
+    return max_model_len is not None and used >= NEARLY_FULL * max_model_len
 
 
 def count(number: int) -> str:
@@ -52,3 +57,51 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 def parameter_rows(values: Iterable[ParameterValue]) -> list[tuple[str, str]]:
     """Rows of parameter name, and value with origin."""
     return [(value.name, f"{show_value(value.value)} ({value.origin})") for value in values]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a chat has cost since it was started, answers that were taken back included."""
+
+    answers: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    decode_s: float = 0.0
+    decoded_tokens: int = 0
+
+    def add(self, stats: RequestStats | None) -> None:
+        """Count one answer; one without numbers counts as an answer only."""
+        self.answers += 1
+        if stats is None:
+            return
+        self.prompt_tokens += stats.num_prompt_tokens
+        self.cached_tokens += stats.num_cached_tokens
+        self.output_tokens += stats.num_output_tokens
+        self.seconds += stats.total_s
+        self.decode_s += max(0.0, stats.total_s - stats.ttft_s)
+        self.decoded_tokens += max(0, stats.num_output_tokens - 1)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Rows of label and value."""
+        cached = f" ({self.cached_tokens / self.prompt_tokens:.0%} cached)" if self.prompt_tokens else ""
+        rate = f"{self.decoded_tokens / self.decode_s:.1f} tok/s" if self.decode_s > 0 else "not known yet"
+        return [
+            ("answers", count(self.answers)),
+            ("prompt tokens", count(self.prompt_tokens) + cached),
+            ("output tokens", count(self.output_tokens)),
+            ("time", f"{self.seconds:.1f} s"),
+            ("decoding", rate),
+        ]
+
+
+def logprob_lines(logprobs: Iterable[TokenLogprobs]) -> str:
+    """One line for each token: how likely it was, and what was as likely."""
+    return "\n".join(_logprob_line(entry) for entry in logprobs)
+
+
+def _logprob_line(entry: TokenLogprobs) -> str:
+    others = [other for other in entry.top if other.text != entry.sampled.text]
+    shown = [entry.sampled, *others]
+    return " · ".join(f"{quote(repr(one.text), 40)} {math.exp(one.logprob):.1%}" for one in shown)

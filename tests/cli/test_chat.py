@@ -16,6 +16,7 @@ from typing import Self
 import pytest
 
 from llmcli.cli.app import run_command_line
+from tests.ui.fake_server import FakeServer
 
 GIVE_UP_S = 120.0
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,6 +69,18 @@ def refused(
         pytest.param(["hi", "--seed", str(2**64)], b"", "seed must be an integer in 0..", id="C10"),
         pytest.param(["./missing-folder", "hi"], b"", "./missing-folder", id="no such folder"),
         pytest.param(["../../etc", "hi"], b"", "owner/name or an existing folder", id="C16"),
+        pytest.param(["-c", "--resume", "x"], b"hi", "--continue and --resume exclude", id="-c --resume"),
+        pytest.param(["--resume", "x", "--no-log"], b"hi", "--resume and --no-log exclude", id="--no-log"),
+        pytest.param(["hi", "--resume"], b"", "there is no saved session", id="nothing to choose from"),
+        pytest.param(["hi", "-c"], b"", "there is no saved session", id="nothing to continue"),
+        pytest.param(["hi", "--resume", "nope"], b"", "there is no session nope", id="no such session"),
+        pytest.param(["hi", "--session", "../x"], b"", "is no name for a session", id="bad name"),
+        pytest.param(["hi", "--load", "nope.json"], b"", "nope.json", id="no such chat"),
+        pytest.param(["hi", "--save", "x.pdf"], b"", "no ending that tells the format", id="bad ending"),
+        pytest.param(["hi", "-f", "nope.txt"], b"", "nope.txt can not be read", id="no such file"),
+        pytest.param(["-i", "--json"], b"hi", "--json prints a single answer", id="--json alone"),
+        pytest.param(["hi", "--overflow", "forget"], b"", "'drop', 'error'", id="bad overflow"),
+        pytest.param(["hi", "--url", "localhost:1"], b"", "is no address of a server", id="bad address"),
         pytest.param(["hi", "--temprature", "1"], b"", "did you mean --temperature?", id="C26"),
     ],
 )
@@ -80,6 +93,7 @@ def test_what_is_wrong_in_the_call_is_said_before_a_model_is_loaded(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr("select.select", lambda readers, *rest: (readers, [], []))
     assert said in refused(monkeypatch, capsys, *args, piped=piped)
 
@@ -125,6 +139,90 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(stories: Path, program
     )
     assert done.returncode == 141
     assert "Traceback" not in done.stderr
+
+
+def session_files(env: dict[str, str]) -> list[Path]:
+    folder = Path(env["HOME"]) / ".local" / "state" / "llmcli" / "sessions"
+    return sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+
+
+def test_a_chat_is_saved_as_it_goes_and_goes_on_with_what_was_set(
+    chat_model: Path, run_llmcli: RunProgram, program_env: dict[str, str]
+) -> None:
+    lines = "/system Once upon a time there was a dog\nOne day\n/regen\n"
+    first = run_llmcli("chat", "-i", str(chat_model), "-n", "20", "--stats", "-t", "0.9", input=lines)
+    assert first.returncode == 0, first.stderr
+    assert " cached) · ctx " in first.stderr, "the second answer uses what the first has computed"
+    [path] = session_files(program_env)
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = run_llmcli("chat", "-i", "-c", input="/status\nTwo\n/undo\n")
+    assert again.returncode == 0, again.stderr
+    assert "0.9 (session)" in again.stderr
+    assert f"{chat_model} (folder)" in again.stderr
+    assert session_files(program_env) == [path]
+    whole = run_llmcli("sessions", "show", "1", "--json")
+    assert [message["role"] for message in json.loads(whole.stdout)["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+    ]
+
+
+def test_a_single_answer_is_saved_only_in_a_session_that_is_named(
+    chat_model: Path, run_llmcli: RunProgram, program_env: dict[str, str]
+) -> None:
+    assert run_llmcli("chat", str(chat_model), "One day", "-n", "3").returncode == 0
+    assert session_files(program_env) == []
+    for _ in range(2):
+        done = run_llmcli("chat", str(chat_model), "One day", "-n", "3", "--session", "mine")
+        assert done.returncode == 0, done.stderr
+    [path] = session_files(program_env)
+    assert path.read_text().count('"role": "user"') == 2
+
+
+def test_one_answer_as_json_from_files_with_a_prefill(
+    chat_model: Path, run_llmcli: RunProgram, tmp_path: Path
+) -> None:
+    (tmp_path / "question.txt").write_text("One day\n")
+    options = ["-n", "3", "--json", "--prefill", "Yes, ", "--save", str(tmp_path / "chat.json")]
+    done = run_llmcli("chat", str(chat_model), "-f", str(tmp_path / "question.txt"), *options)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["text"].startswith("Yes, ")
+    assert record["usage"]["completion_tokens"] == 3
+    messages = json.loads((tmp_path / "chat.json").read_text())["messages"]
+    assert [message["content"] for message in messages] == ["One day", record["text"]]
+
+
+def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(
+    chat_model: Path, run_llmcli: RunProgram
+) -> None:
+    greedy = ["chat", "-i", str(chat_model), "-t", "0", "--dtype", "float32"]
+    assert run_llmcli(*greedy, "-n", "12", "--session", "whole", input="One day\n").returncode == 0
+    lines = "One day\n/continue\n/copy\n"
+    parts = run_llmcli(*greedy, "-n", "6", "--session", "parts", input=lines)
+    assert "cut at max_tokens 6; /continue goes on" in parts.stderr
+    assert "/copy needs a terminal" in parts.stderr
+    whole, joined = (
+        json.loads(run_llmcli("sessions", "show", name, "--json").stdout)["messages"]
+        for name in ("whole", "parts")
+    )
+    assert [message["content"] for message in joined] == [message["content"] for message in whole]
+
+
+def test_a_server_of_openais_kind_has_the_same_chat(run_llmcli: RunProgram) -> None:
+    with FakeServer(key="secret").running() as server:
+        env = {"LLMCLI_URL": server.url, "LLMCLI_API_KEY": "secret"}
+        done = run_llmcli("chat", "hi", env=env)
+        assert (done.returncode, done.stdout) == (0, "Hello there.\n"), done.stderr
+        named = run_llmcli("chat", "served", "hi", env=env)
+        assert named.returncode == 0, named.stderr
+        refused = run_llmcli("chat", "hi", env=env | {"LLMCLI_API_KEY": "wrong"})
+        assert refused.returncode == 4
+        assert "wants another key" in refused.stderr
+    gone = run_llmcli("chat", "hi", env=env)
+    assert gone.returncode == 6
+    assert "no server at" in gone.stderr
 
 
 class Terminal:

@@ -1,9 +1,13 @@
 """Slash commands: how a line is read, and what each command does."""
 
+from pathlib import Path
+
 import pytest
 
 from llmcli.errors import LLMCliError, UsageError
-from llmcli.ui.commands import COMMANDS, Call, Message, Outcome, complete, find_command, parse_input
+from llmcli.outputs import RequestStats
+from llmcli.ui.commands import COMMANDS, Call, Message, as_input, complete, find_command, parse_input
+from llmcli.ui.slash import Outcome
 from tests.ui.fake_engine import Chat, FakeEngine
 
 
@@ -31,6 +35,11 @@ def test_a_line_is_a_message_a_command_or_nothing(line: str, parsed: object) -> 
     assert parse_input(line) == parsed
 
 
+@pytest.mark.parametrize("text", ["hello", "/etc/passwd", "!important", "two\nlines", "  x", '//a "b"'])
+def test_a_text_can_be_typed_so_that_it_is_sent_as_it_is(text: str) -> None:
+    assert parse_input(as_input(text)) == Message(text)
+
+
 @pytest.mark.parametrize(
     ("typed", "near"), [("hlep", "/help"), ("regenerate", "/regen"), ("stat", "/status")]
 )
@@ -54,11 +63,23 @@ def test_names_are_unique() -> None:
 
 
 def test_completion_offers_commands_then_arguments() -> None:
-    assert [text for text, _, _ in complete("/s")] == ["/system", "/set", "/status"]
+    offered = [text for text, _, _ in complete("/s")]
+    assert offered == ["/system", "/sessions", "/save", "/set", "/status", "/show", "/stats"]
     assert ("temperature", "", 4) in list(complete("/set temp"))
     assert [text for text, _, _ in complete("/help und")] == ["undo"]
+    assert [text for text, _, _ in complete("/think h")] == ["hide"]
     assert list(complete("hello /s")) == []
     assert list(complete("/set temperature 0")) == []
+
+
+def test_completion_offers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "nested").mkdir()
+    (tmp_path / ".hidden").touch()
+    assert [text for text, _, _ in complete("/read n")] == ["nested/", "notes.txt"]
+    assert [text for text, _, _ in complete("/read ")] == ["nested/", "notes.txt"]
+    assert list(complete("/read nowhere/x")) == []
 
 
 def run(chat: Chat, line: str) -> Outcome:
@@ -75,7 +96,7 @@ def chat() -> Chat:
 def say(chat: Chat, *turns: tuple[str, str]) -> None:
     for user, answer in turns:
         chat.state.conversation.add_user(user)
-        chat.state.conversation.add_answer(answer, used_tokens=20)
+        chat.state.conversation.add_answer(answer, stats=RequestStats(15, 0, 5, 0.0, 0.1, 0.2))
 
 
 def test_help_lists_every_command_and_explains_one(chat: Chat) -> None:
@@ -83,6 +104,8 @@ def test_help_lists_every_command_and_explains_one(chat: Chat) -> None:
     assert all(f"/{command.name}" in chat.notes for command in COMMANDS)
     run(chat, "/help retry")
     assert "/regen (also /retry)" in chat.notes
+    run(chat, "/? shortcuts")
+    assert "Alt-Enter" in chat.notes
 
 
 def test_system_shows_sets_and_removes(chat: Chat) -> None:
@@ -150,13 +173,17 @@ def test_undo_takes_back_and_says_what(chat: Chat) -> None:
     assert "took back 2 turns, from “second” on" in chat.notes
 
 
-@pytest.mark.parametrize("line", ["/undo x", "/undo 0", "/undo -1", "/undo", "/regen"])
+@pytest.mark.parametrize(
+    "line", ["/undo x", "/undo 0", "/undo -1", "/undo", "/regen", "/continue", "/edit", "/fork", "/edit x"]
+)
 def test_what_can_not_be_undone_or_redone_is_told(chat: Chat, line: str) -> None:
     with pytest.raises(LLMCliError):
         run(chat, line)
 
 
-def test_regen_and_exit_are_left_to_the_session(chat: Chat) -> None:
+def test_what_needs_the_session_is_left_to_it(chat: Chat) -> None:
     say(chat, ("hi", "hello"))
     assert run(chat, "/regen") is Outcome.REGENERATE
+    assert run(chat, "/continue") is Outcome.CONTINUE
+    assert run(chat, "/multi") is Outcome.READ_BLOCK
     assert run(chat, "/bye") is Outcome.EXIT

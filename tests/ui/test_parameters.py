@@ -69,6 +69,13 @@ def test_a_bad_value_is_refused_and_changes_nothing(name: str, text: str, messag
     assert parameters.session == {}
 
 
+def test_what_was_set_in_a_saved_chat_comes_back_below_the_flags() -> None:
+    parameters = Parameters({"temperature": 0.7})
+    saved = {"temperature": 0.1, "top_p": 0.5, "stop": ["END"], "top_k": "many", "colour": 1}
+    assert parameters.restore(saved) == ["top_k", "colour"]
+    assert parameters.overrides == {"temperature": 0.7, "top_p": 0.5, "stop": ("END",)}
+
+
 def test_a_bad_flag_is_refused_at_once() -> None:
     with pytest.raises(RequestError, match="top_p"):
         Parameters({"top_p": 1.5})

@@ -1,0 +1,134 @@
+"""Which saved chat `llmcli chat` goes on with, and where it leaves one. Called by `chat.py`; `sessions.py` shares
+its folder.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmcli.cli.chat_options import SessionOptions
+from llmcli.errors import LLMCliError, UsageError
+
+if TYPE_CHECKING:
+    from llmcli.ui.notes import Notes
+    from llmcli.ui.session_log import SessionLog
+    from llmcli.ui.session_records import SavedChat
+    from llmcli.ui.session_store import SessionStore
+    from llmcli.ui.state import ChatState
+
+MAX_LISTED = 15
+
+
+def state_folder() -> Path:
+    """Where what outlives a chat is kept."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("llmcli", appauthor=False))
+
+
+def session_store() -> "SessionStore":
+    """The saved chats of this user."""
+    from llmcli.ui.session_store import SessionStore
+
+    return SessionStore(state_folder() / "sessions")
+
+
+def check_options(options: SessionOptions) -> None:
+    """Refuse what can not go together, and a file that can not be written at the end.
+
+    Raises:
+        UsageError: says which.
+    """
+    chosen = {
+        "--continue": options.latest,
+        "--resume": options.resume is not None,
+        "--session": options.session is not None,
+        "--load": options.load is not None,
+    }
+    given = [name for name, wanted in chosen.items() if wanted]
+    if len(given) > 1 and given != ["--session", "--load"]:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other", fix="give one of them")
+    if not options.log and any(name != "--load" for name in given):
+        raise UsageError(f"{given[0]} and --no-log exclude each other", fix="leave one of them out")
+    if options.save is not None and options.save != options.load:
+        from llmcli.ui.export import check_target
+
+        check_target(options.save)
+
+
+def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog", "SavedChat | None"]:
+    """The log of the chat, and the saved chat that it begins with.
+
+    Raises:
+        UsageError: there is no such session or file, or it can not be read.
+    """
+    from llmcli.ui import export
+    from llmcli.ui.session_commands import resumed_notice
+    from llmcli.ui.session_log import SessionLog
+    from llmcli.ui.session_records import ChatSetup
+
+    store = session_store() if options.log else None
+    log = SessionLog(store, notes)
+    saved: SavedChat | None = None
+    session_id = None if store is None else _choose(options, store, notes)
+    if session_id is not None:
+        saved = log.resume(session_id)
+        notes.dim(resumed_notice(session_id, [turn.user for turn in saved.turns]))
+    elif options.session is not None:
+        log.begin(options.session)
+    if options.load is not None:
+        if saved is not None and saved.turns:
+            raise UsageError(
+                f"session {session_id} has begun, --load would replace it", fix="use another --session NAME"
+            )
+        saved = export.read(options.load, ChatSetup(""))
+        notes.dim(resumed_notice(str(options.load), [turn.user for turn in saved.turns]))
+    return log, saved
+
+
+def save_at_the_end(state: "ChatState", options: SessionOptions) -> None:
+    """Write the file of --save; what goes wrong with it is told, for the program ends in another way."""
+    from llmcli.ui import export
+
+    if options.save is None or not state.conversation.turns:
+        return
+    try:
+        export.write(state.saved(), options.save, replace=True)
+    except LLMCliError as error:
+        state.notes.error(error)
+
+
+def _choose(options: SessionOptions, store: "SessionStore", notes: "Notes") -> str | None:
+    """The id of the session that the options name."""
+    if options.latest:
+        return store.latest()
+    if options.resume:
+        return store.find(options.resume)
+    if options.resume is not None:
+        return _pick(store, notes)
+    if options.session is not None and store.exists(options.session):
+        return options.session
+    return None
+
+
+def _pick(store: "SessionStore", notes: "Notes") -> str:
+    """Ask which session is meant."""
+    from llmcli.ui.session_commands import session_table
+
+    listed = store.list()[:MAX_LISTED]
+    if not listed:
+        raise UsageError("there is no saved session", fix="start a chat without --resume")
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "--resume needs an ID where nobody can choose",
+            fix="llmcli sessions list shows them, --continue takes the latest",
+        )
+    notes.say(session_table(listed, time.time()))
+    while True:
+        notes.say(f"which one? 1 to {len(listed)}, or an id (Enter takes 1)")
+        words = input().strip() or "1"
+        try:
+            return store.find(words)
+        except UsageError as error:
+            notes.error(error)

@@ -1,0 +1,123 @@
+"""`llmcli sessions`: the saved chats of this user: list, show, remove, export. Opens no model."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from llmcli.cli.chat_session import session_store
+from llmcli.cli.options import Json, Quiet
+from llmcli.errors import UsageError, quote
+
+if TYPE_CHECKING:
+    from llmcli.ui.session_records import SavedChat
+    from llmcli.ui.session_store import SessionStore
+
+Action = Literal["list", "show", "rm", "export"]
+ENDINGS = {"md": ".md", "json": ".json", "jsonl": ".jsonl"}
+
+
+def sessions(
+    action: Annotated[
+        Action, typer.Argument(metavar="[list|show|rm|export]", help="What to do; list, if left out.")
+    ] = "list",
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ID]...",
+            show_default=False,
+            help="Sessions: an id, the beginning of one, or a number of the list.",
+        ),
+    ] = None,
+    *,
+    export_as: Annotated[
+        Literal["md", "json", "jsonl"], typer.Option("--as", help="Format of an export on stdout.")
+    ] = "md",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Export into this file; its ending tells the format.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the saved chats, show one, remove or export it."""
+    store, words = session_store(), list(ids or ())
+    if action == "list":
+        if words:
+            raise UsageError(f"sessions list takes no id, got {quote(words[0], 40)}", fix="sessions show ID")
+        _list(store, as_json=as_json, quiet=quiet)
+        return
+    if not words or (len(words) > 1 and action != "rm"):
+        raise UsageError(
+            f"sessions {action} takes one session, got {len(words)}", fix="llmcli sessions list shows them"
+        )
+    found = [store.find(word) for word in words]
+    if action == "rm":
+        _remove(store, list(dict.fromkeys(found)), yes=yes)
+    elif action == "show":
+        _print(store.read(found[0]), "json" if as_json else "md")
+    elif output is None:
+        _print(store.read(found[0]), "json" if as_json else export_as)
+    else:
+        from llmcli.ui.export import write
+
+        write(store.read(found[0]), output)
+        typer.echo(f"written to {quote(str(output))}", err=True)
+
+
+def _list(store: "SessionStore", *, as_json: bool, quiet: bool) -> None:
+    from llmcli.cli.list import print_table
+    from llmcli.ui.session_commands import ago
+
+    listed = store.list()
+    if as_json:
+        typer.echo(json.dumps([asdict(info) for info in listed], indent=2, ensure_ascii=False))
+    elif quiet:
+        for info in listed:
+            typer.echo(info.id)
+    elif not listed:
+        typer.echo("no saved chats; llmcli chat saves each as it goes", err=True)
+    else:
+        now = time.time()
+        rows = [
+            (
+                info.id,
+                ago(now - info.modified),
+                str(info.turns),
+                quote(info.model.rsplit("/", 1)[-1], 30) or "?",
+                f"can not be read: {quote(info.problem, 80)}" if info.problem else info.title,
+            )
+            for info in listed
+        ]
+        print_table(("ID", "CHANGED", "TURNS", "MODEL", "ASKED FIRST"), rows)
+
+
+def _remove(store: "SessionStore", found: list[str], *, yes: bool) -> None:
+    if not yes:
+        named = found[0] if len(found) == 1 else f"{len(found)} sessions"
+        if not sys.stdin.isatty():
+            raise UsageError("nobody is there to be asked", fix="--yes removes without asking")
+        typer.confirm(f"remove {named}?", abort=True, err=True)
+    for session_id in found:
+        store.remove(session_id)
+        typer.echo(f"removed {session_id}", err=True)
+
+
+def _print(chat: "SavedChat", form: str) -> None:
+    """Print a chat; on a terminal without the control characters that a model may have written."""
+    from llmcli.text.sanitize import Sanitizer
+    from llmcli.ui.export import FORMATS
+
+    text = FORMATS[ENDINGS[form]](chat)
+    typer.echo(Sanitizer().push(text) if sys.stdout.isatty() else text, nl=False)

@@ -1,0 +1,110 @@
+"""Slash commands for saved chats: list them, go on with one, write this one to a file. Used by `commands.py`."""
+
+import time
+from pathlib import Path
+
+from llmcli.errors import UsageError, quote
+from llmcli.ui import export
+from llmcli.ui.session_store import SessionInfo
+from llmcli.ui.slash import Command, Outcome
+from llmcli.ui.state import ChatState
+from llmcli.ui.status import table
+
+MAX_LISTED = 20
+UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
+
+
+def sessions(state: ChatState, argument: str) -> Outcome:
+    """List the saved chats, the newest first."""
+    listed = state.log.store.list()
+    if not listed:
+        state.notes.dim("there is no saved session yet")
+        return Outcome.GO_ON
+    state.notes.say(session_table(listed[:MAX_LISTED], time.time(), state.log.session_id))
+    more = len(listed) - MAX_LISTED
+    if more > 0:
+        state.notes.dim(f"and {more} older; llmcli sessions list shows all")
+    return Outcome.GO_ON
+
+
+def resume(state: ChatState, argument: str) -> Outcome:
+    """Go on with a saved chat in the place of this one."""
+    if not argument:
+        sessions(state, "")
+        state.notes.dim("/resume and an id, or the number before it, goes on with one")
+        return Outcome.GO_ON
+    session_id = state.log.store.find(argument)
+    chat = state.log.resume(session_id)
+    state.take_over(chat)
+    state.notes.dim(resumed_notice(session_id, [turn.user for turn in chat.turns]))
+    if chat.setup.model != state.backend.model.name:
+        state.notes.warn(
+            f"that chat was with {quote(chat.setup.model)}; this is {quote(state.backend.name)}"
+            f" (/model {quote(chat.setup.model)} changes it)"
+        )
+    return Outcome.GO_ON
+
+
+def save(state: ChatState, argument: str) -> Outcome:
+    """Write the chat to a file; without one, tell where it is kept anyway."""
+    if not argument:
+        state.notes.dim(f"session: {state.log.place}")
+        return Outcome.GO_ON
+    return _write(state, argument, ".jsonl")
+
+
+def export_chat(state: ChatState, argument: str) -> Outcome:
+    """Write the chat to a file in the format of its ending."""
+    name = argument or f"{state.log.session_id or 'chat'}.md"
+    return _write(state, name, ".md")
+
+
+def _write(state: ChatState, name: str, ending: str) -> Outcome:
+    if not state.conversation.turns:
+        raise UsageError("there is nothing to write yet")
+    path = Path(name).expanduser()
+    path = path if path.suffix else path.with_name(path.name + ending)
+    export.write(state.saved(), path)
+    state.notes.dim(f"written to {quote(str(path))}")
+    return Outcome.GO_ON
+
+
+def resumed_notice(session_id: str, asked: list[str]) -> str:
+    """Where a resumed chat stands."""
+    if not asked:
+        return f"session {session_id}: no message yet"
+    turns = "1 turn" if len(asked) == 1 else f"{len(asked)} turns"
+    return f"session {session_id}: {turns}, the last “{quote(' '.join(asked[-1].split()), 60)}”"
+
+
+def session_table(listed: list[SessionInfo], now: float, current: str | None = None) -> str:
+    """Lines of number, id, age, turns and what was asked first."""
+    rows = []
+    for number, info in enumerate(listed, 1):
+        about = (
+            f"can not be read: {quote(info.problem, 60)}"
+            if info.problem
+            else f"{info.turns:>3}  {info.title}"
+        )
+        mark = "*" if info.id == current else " "
+        rows.append((f"{number:>3}{mark} {info.id}", f"{ago(now - info.modified):<15}  {about}"))
+    return table(rows)
+
+
+def ago(seconds: float) -> str:
+    """A span of time in words: '3 hours ago'."""
+    for unit, length in UNITS:
+        number = int(seconds // length)
+        if number >= 1:
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+SESSION_COMMANDS: tuple[Command, ...] = (
+    Command("sessions", "", "List the saved chats.", sessions),
+    Command("resume", "[ID]", "Go on with a saved chat.", resume),
+    Command("save", "[FILE]", "Write this chat to a file; without one, tell where it is kept.", save),
+    Command(
+        "export", "[FILE.md|.json|.jsonl]", "Write this chat as Markdown, JSON or JSON lines.", export_chat
+    ),
+)
