@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from llmcli.ui.session import Reader
     from llmcli.ui.session_records import SavedChat
     from llmcli.ui.state import ChatState, Terminal
-    from llmcli.ui.view import View
+    from llmcli.ui.thinking import ThinkingMode
+    from llmcli.ui.view import Thinking, View
     from llmcli.ui.waiting import Waiting
 
 SLOW_STDIN_S = 1.0
@@ -119,7 +120,7 @@ def chat(
         show_stats=_is_terminal(sys.stderr) if answers.stats is None else answers.stats,
         drop_turns=answers.overflow == "drop",
         prefill=answers.prefill,
-        hide_thinking=answers.hide_thinking,
+        show_thinking=answers.show_thinking,
         num_logprobs=num_logprobs,
         attachments=attachments,
     )
@@ -136,7 +137,7 @@ def chat(
         elif answers.as_json:
             _print_json(state, prompt or "")
         else:
-            answer_once(state, prompt or "", lambda: _new_view(answers))
+            answer_once(state, prompt or "", lambda: _new_view(answers, state.show_thinking))
     finally:
         save_at_the_end(state, sessions)
         log.close()
@@ -190,7 +191,7 @@ def _prepare(
     if saved is None or not saved.setup.model:
         return models.prepare(name, revision)
     setup = saved.setup
-    if name is None:
+    if name is None and setup.url == models.url:
         try:
             return models.prepare(setup.model, revision or setup.revision)
         except LLMCliError:
@@ -221,7 +222,7 @@ def _run_session(
     else:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
-    session = ChatSession(state, reader, lambda: _new_view(answers))
+    session = ChatSession(state, reader, lambda: _new_view(answers, state.show_thinking))
     with mode:
         if single_turn:
             session.run_once()
@@ -233,8 +234,7 @@ def _run_session(
 
 
 def _print_json(state: "ChatState", prompt: str) -> None:
-    from llmcli.ui.once import answer_once, answer_record
-    from llmcli.ui.view import SilentView
+    from llmcli.ui.once import SilentView, answer_once, answer_record
 
     answer = answer_once(state, prompt, SilentView)
     typer.echo(json.dumps(answer_record(state, answer), ensure_ascii=False))
@@ -276,7 +276,13 @@ def _prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
     except OSError as error:
         state.notes.warn(f"what you type is not kept for the next chat: {path}: {error.strerror}")
         history = open_history(None)
-    reader = PromptReader(history, complete, lambda: state.backend.progress())
+    reader = PromptReader(
+        history,
+        complete,
+        lambda: state.backend.progress(),
+        thinking=state.conversation.last_reasoning,
+        edit_last=lambda: "/edit" if state.conversation.turns else None,
+    )
     state.backend.on_done(reader.loading_done)
     # A model that is switched to and fails ends no chat: the next message tells, and the one before is back.
     state.on_model = lambda backend: backend.on_done(lambda error: reader.loading_done(None))
@@ -296,16 +302,34 @@ def _terminal() -> "Terminal":
     return Terminal(editor=editor, put_clipboard=partial(put_clipboard, sys.stdout))
 
 
-def _new_view(answers: AnswerOptions) -> "View":
-    """A view on stdout that wraps at words where a person reads along."""
-    import shutil
+def _new_view(answers: AnswerOptions, show_thinking: bool | None) -> "View":
+    """A view on stdout: Markdown where a person reads along, plain text as it is in a pipe.
 
-    from llmcli.ui.view import PlainView
+    Args:
+        show_thinking: True leaves reasoning on the screen or writes it into the pipe, False never shows it.
+    """
+    from llmcli.ui.console import stdout_console
+    from llmcli.ui.live_region import LiveRegion
+    from llmcli.ui.markdown_view import MarkdownView
+    from llmcli.ui.thinking import TaggedThinking, ThinkingView
+    from llmcli.ui.view import AnswerView, PlainView
     from llmcli.ui.wrap import WordWrap
 
-    wants_wrap = _is_terminal(sys.stdout) if answers.wrap is None else answers.wrap
-    wrap = WordWrap(lambda: shutil.get_terminal_size().columns) if wants_wrap else None
-    return PlainView(sys.stdout, wrap)
+    terminal, live = _is_terminal(sys.stdout), _can_edit()
+    region = LiveRegion(sys.stdout, live=live)
+    text: MarkdownView | PlainView
+    if live if answers.markdown is None else answers.markdown:
+        text = MarkdownView(stdout_console(), region)
+    else:
+        wants_wrap = terminal if answers.wrap is None else answers.wrap
+        text = PlainView(sys.stdout, WordWrap(lambda: region.width) if wants_wrap else None)
+    thinking: Thinking | None = None
+    if terminal:
+        mode: ThinkingMode = "fold" if show_thinking is None else "show" if show_thinking else "hide"
+        thinking = ThinkingView(region, mode, styled=live)
+    elif show_thinking:
+        thinking = TaggedThinking(sys.stdout)
+    return AnswerView(text, thinking)
 
 
 def _can_edit() -> bool:

@@ -115,10 +115,15 @@ class AnswerOptions:
             rich_help_panel=ANSWER,
         ),
     ] = None
-    hide_thinking: Annotated[
-        bool,
-        typer.Option("--hide-thinking", help="Show nothing of what it thinks.", rich_help_panel=ANSWER),
-    ] = False
+    show_thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-thinking/--hide-thinking",
+            show_default=False,
+            help="Leave reasoning on the screen, and write it into a pipe, or never show it; else it is folded.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = None
     overflow: Annotated[
         Literal["drop", "error"],
         typer.Option(
@@ -154,7 +159,7 @@ class AnswerOptions:
         typer.Option(
             "--wrap/--no-wrap",
             show_default=False,
-            help="Break lines between words; else on a terminal.",
+            help="Break lines of plain text between words; else on a terminal.",
             rich_help_panel=ANSWER,
         ),
     ] = None

@@ -127,7 +127,10 @@ def _pick(store: "SessionStore", notes: "Notes") -> str:
     notes.say(session_table(listed, time.time()))
     while True:
         notes.say(f"which one? 1 to {len(listed)}, or an id (Enter takes 1)")
-        words = input().strip() or "1"
+        try:
+            words = input().strip() or "1"
+        except EOFError:
+            raise UsageError("no session was chosen", fix="--continue takes the latest") from None
         try:
             return store.find(words)
         except UsageError as error:

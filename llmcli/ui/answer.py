@@ -17,7 +17,7 @@ from llmcli.ui.status import count, used_tokens
 from llmcli.ui.view import View
 
 if TYPE_CHECKING:
-    from llmcli.text.reasoning import ReasoningSplitter
+    from llmcli.text.reasoning import ReasoningSplitter, Split
 
 SEED_BITS = 31
 
@@ -114,36 +114,39 @@ def _fit(backend: Backend, conversation: Conversation, question: Question) -> Fi
 def _receive(stream: AnswerStream, view: View, splitter: "ReasoningSplitter", echo: str) -> Answer:
     """Show the events of a stream until the terminal one, the reasoning apart from the answer."""
     events: Iterable[TokenEvent] = stream
-    thoughts: list[str] = []
+    reasoning: list[str] = []
     pieces: list[str] = []
     logprobs: list[TokenLogprobs] = []
+
+    def show(split: "Split", num_tokens: int) -> None:
+        if split.reasoning or num_tokens:
+            reasoning.append(split.reasoning)
+            view.think(split.reasoning, num_tokens)
+        lead = echo if split.answer and not any(pieces) else ""
+        pieces.append(split.answer)
+        view.push(lead + split.answer)
+
     try:
         for event in events:
-            parts = [splitter.push(event.text)]
-            if event.finish_reason is not None:
-                parts.append(splitter.finish())
-            for part in parts:
-                if part.reasoning:
-                    thoughts.append(part.reasoning)
-                    view.think(part.reasoning, max(1, len(event.token_ids)))
-                elif part.answer:
-                    view.push(echo + part.answer)
-                    pieces.append(part.answer)
-                    echo = ""
+            was_inside = splitter.inside
+            split = splitter.push(event.text)
+            show(split, len(event.token_ids) if was_inside or splitter.inside else 0)
             logprobs += event.logprobs or ()
+        show(splitter.finish(), 0)
+        if echo and not any(pieces):
+            view.push(echo)
     except BaseException:
         stream.abort()
         raise
-    if echo:
-        view.push(echo)
-    view.close()
+    finally:
+        view.close()  # what came is shown whole, however it ended
     assert event.finish_reason is not None, "a stream ended without its terminal event"
     return Answer(
         "".join(pieces),
         event.finish_reason,
         event.error,
         event.stats,
-        reasoning="".join(thoughts),
+        reasoning="".join(reasoning),
         logprobs=tuple(logprobs),
     )
 

@@ -24,8 +24,11 @@ BLOCK = '"""'
 MAX_PATHS = 50
 KEYS = (
     ("Enter", "send"),
-    ("Alt-Enter, Ctrl-J", 'new line; or open and close a block with """'),
+    ("Alt-Enter, Ctrl-J", 'new line, as Shift-Enter where the terminal tells; or a block between """'),
     ("Up, Down, Ctrl-R", "messages sent before"),
+    ("Esc Esc", "edit the last message"),
+    ("Ctrl-G", "write on in $VISUAL or $EDITOR"),
+    ("Ctrl-T", "unfold and fold the thinking of the last answer"),
     ("Tab", "complete a command"),
     ("Ctrl-C", "stop the answer; clear the line; twice on an empty line: leave"),
     ("Ctrl-D", "leave, on an empty line"),
@@ -108,7 +111,7 @@ def _choices(head: str) -> Iterable[str]:
         "/set": (*SETTABLE, "stats", "system"),
         "/help": [command.name for command in COMMANDS],
         "/show": ("info", "template", "license", "params"),
-        "/think": ("on", "off", "default", "hide", "show"),
+        "/think": ("on", "off", "default", "fold", "show", "hide"),
         "/logprobs": ("on", "off"),
         "/copy": ("code",),
     }.get(head, ())

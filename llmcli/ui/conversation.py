@@ -131,6 +131,10 @@ class Conversation:
         reasoning = turn.reasoning + reasoning
         self.turns[-1] = Turn(turn.user, whole, reasoning=reasoning, finish_reason=finish_reason, stats=stats)
 
+    def last_reasoning(self) -> str:
+        """What the model thought before its last answer; empty if it did not."""
+        return self.turns[-1].reasoning if self.turns else ""
+
     @property
     def used_tokens(self) -> int:
         """What the conversation takes of the context, as far as it has been computed."""

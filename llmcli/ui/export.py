@@ -99,7 +99,7 @@ def write(chat: SavedChat, path: Path, *, replace: bool = False) -> None:
     """
     if not replace:
         check_target(path)
-    data = FORMATS[path.suffix](chat).encode("utf-8", "backslashreplace")
+    data = FORMATS[path.suffix](chat).encode("utf-8", "replace")
     try:
         if not replace:
             with open(path, "xb") as file:

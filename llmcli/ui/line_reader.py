@@ -27,18 +27,18 @@ class LineReader:
         self._asks = source.isatty()
         self._interrupts = DoublePress()
 
-    def read(self, draft: str = "") -> str:
+    def read(self, text: str = "") -> str:
         """The next message or command.
 
         Args:
-            draft: what is to be changed; it can only be shown here.
+            text: is to be edited; here it can only be shown.
 
         Raises:
             EOFError: the source has ended.
             KeyboardInterrupt: Ctrl-C twice within a second.
         """
-        if draft:
-            self._show(f"{draft}\n")
+        if text:
+            self._show(f"{text}\n")
         while True:
             try:
                 return self._read_message()

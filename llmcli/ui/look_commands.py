@@ -23,7 +23,7 @@ def status(state: ChatState, argument: str) -> Outcome:
     ]
     if state.attachments:
         rows.append(("next message", f"with {len(state.attachments)} file(s)"))
-    if state.think is not None or state.hide_thinking:
+    if state.think is not None or state.show_thinking is not None:
         rows.append(("thinking", thinking(state)))
     if not backend.generation_defaults:
         rows.append(("sampling defaults", "the model has no generation_config.json with any"))

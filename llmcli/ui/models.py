@@ -4,7 +4,7 @@
 `/model` switches through it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,13 @@ from llmcli.ui.waiting import ModelName, Waiting
 
 
 class Models(Protocol):
-    """Where models come from."""
+    """Where models come from.
+
+    Attributes:
+        url: of the server that has them; None for this machine.
+    """
+
+    url: str | None
 
     def names(self) -> list[str]:
         """What can be switched to."""
@@ -40,7 +46,9 @@ class LocalModels:
     """The models of this machine, and those that the hub gives.
 
     Args:
-        load: makes the backend, given the model, the configuration and who is told the phases.
+        config: how each of them is run.
+        offline: fetch nothing from the hub.
+        verbose: tell how loading goes.
     """
 
     def __init__(
@@ -51,14 +59,13 @@ class LocalModels:
         *,
         offline: bool = False,
         verbose: bool = False,
-        load: Callable[..., Any] = load_backend,
     ) -> None:
+        self.url: str | None = None
         self._config = config
         self._notes = notes
         self._parameters = parameters
         self._offline = offline
         self._verbose = verbose
-        self._load = load
 
     def names(self) -> list[str]:
         """The bundled model and those in the hub's cache."""
@@ -71,7 +78,7 @@ class LocalModels:
     def prepare(self, name: str | None, revision: str | None = None) -> Waiting:
         """The model, fetched from the hub when it is not here."""
         model = resolve_model(name, revision=revision, offline=self._offline, on_notice=self._notes.dim)
-        loader = Loader(partial(self._load, model, self._config))
+        loader = Loader(partial(load_backend, model, self._config))
         return Waiting(
             loader,
             model.name,
@@ -93,6 +100,7 @@ class RemoteModels:
     def __init__(
         self, server: Server, notes: Notes, parameters: Parameters, *, verbose: bool = False
     ) -> None:
+        self.url: str | None = server.url
         self._server = server
         self._notes = notes
         self._parameters = parameters

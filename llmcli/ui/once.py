@@ -15,6 +15,19 @@ from llmcli.ui.status import logprob_lines, stats_line
 from llmcli.ui.view import View
 
 
+class SilentView:
+    """Shows nothing: the answer is printed another way, once it is whole."""
+
+    def think(self, text: str, num_tokens: int) -> None:
+        """Take the next piece of the reasoning."""
+
+    def push(self, text: str) -> None:
+        """Take the next piece."""
+
+    def close(self) -> None:
+        """Take the end."""
+
+
 def answer_once(state: ChatState, text: str, new_view: Callable[[], View]) -> Answer:
     """Answer `text`, with the state's attachments.
 

@@ -54,7 +54,6 @@ class PromptReader:
 
         self._status = status
         self._interrupts = DoublePress()
-        self._has_draft = False
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: PromptSession[str] = PromptSession(
@@ -63,18 +62,15 @@ class PromptReader:
             complete_while_typing=False,
             multiline=True,
             prompt_continuation=CONTINUED,
-            key_bindings=_key_bindings(self._interrupts, lambda: self._has_draft),
+            key_bindings=_key_bindings(self._interrupts),
             bottom_toolbar=self._toolbar,
             style=Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "bold"}),
             input=terminal_input or create_input(always_prefer_tty=True),
             output=terminal_output,
         )
 
-    def read(self, draft: str = "") -> str:
+    def read(self) -> str:
         """The next message or command.
-
-        Args:
-            draft: what the prompt holds already; Ctrl-C then gives an empty text back.
 
         Raises:
             EOFError: Ctrl-D on an empty prompt.
@@ -84,9 +80,8 @@ class PromptReader:
         while True:
             if self._error is not None:
                 raise self._error
-            self._has_draft = bool(draft)
             try:
-                return self._session.prompt([("class:prompt", PROMPT)], pre_run=self._attach, default=draft)
+                return self._session.prompt([("class:prompt", PROMPT)], pre_run=self._attach)
             except KeyboardInterrupt:  # twice at the prompt, or once for an answer that has just ended
                 if self._interrupts.press():
                     raise
@@ -158,7 +153,7 @@ def _completer(complete: Completions) -> "Completer":
     return SlashCompleter()
 
 
-def _key_bindings(interrupts: DoublePress, has_draft: Callable[[], bool]) -> "KeyBindings":
+def _key_bindings(interrupts: DoublePress) -> "KeyBindings":
     from prompt_toolkit.enums import DEFAULT_BUFFER
     from prompt_toolkit.filters import has_focus
     from prompt_toolkit.key_binding import KeyBindings
@@ -182,9 +177,7 @@ def _key_bindings(interrupts: DoublePress, has_draft: Callable[[], bool]) -> "Ke
     @keys.add("c-c", filter=in_prompt)
     @keys.add("<sigint>")
     def _interrupt(event: "KeyPressEvent") -> None:
-        if has_draft():
-            event.app.exit(result="")
-        elif event.current_buffer.text:
+        if event.current_buffer.text:
             event.current_buffer.reset()
         elif interrupts.press():
             event.app.exit(exception=KeyboardInterrupt)

@@ -24,11 +24,11 @@ MAX_TAIL = 60
 class Reader(Protocol):
     """Where the user's lines come from."""
 
-    def read(self, draft: str = "") -> str:
+    def read(self, text: str = "") -> str:
         """The next message or command.
 
         Args:
-            draft: what the prompt holds already, to be changed.
+            text: stands in the prompt already, to be edited.
 
         Raises:
             EOFError: there is no more.
@@ -153,7 +153,7 @@ class ChatSession:
             state.conversation.add_user("\n\n".join([text, *attached]), state.prefill)
             state.attachments.clear()
             self._answer(backend, state.overrides, before, state.prefill)
-        except LLMCliError:
+        except (LLMCliError, KeyboardInterrupt):
             state.draft, state.edited_turns, state.attachments = text, edited, attached
             if attached:
                 state.notes.dim("its files still go with the message; /read - leaves them out")

@@ -135,7 +135,7 @@ class SessionFile:
             return
         time = self._clock().isoformat(timespec="seconds")
         lines = [json.dumps(record | {"time": time}, ensure_ascii=False) for record in records]
-        data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+        data = ("\n".join(lines) + "\n").encode("utf-8", "replace")
         try:
             self.open()
             assert self._descriptor is not None

@@ -12,7 +12,8 @@ from llmcli.ui.state import ChatState
 from llmcli.ui.status import parameter_rows, table
 
 LOGPROBS = 3
-THINKING = ("on", "off", "default", "hide", "show")
+THINKING = ("on", "off", "default", "fold", "show", "hide")
+SHOWN = {"fold": None, "show": True, "hide": False}
 
 
 def set_parameter(state: ChatState, argument: str) -> Outcome:
@@ -66,8 +67,8 @@ def think(state: ChatState, argument: str) -> Outcome:
     word = argument.lower()
     if word and word not in THINKING:
         raise UsageError(f"/think takes {', '.join(THINKING)}, got {quote(argument, 40)}")
-    if word in ("hide", "show"):
-        state.hide_thinking = word == "hide"
+    if word in SHOWN:
+        state.show_thinking = SHOWN[word]
     elif word in ("on", "off"):
         if not state.backend().can_think:
             raise RequestError(f"the chat template of {quote(state.backend.name)} has no switch for thinking")
@@ -81,7 +82,8 @@ def think(state: ChatState, argument: str) -> Outcome:
 def thinking(state: ChatState) -> str:
     """How thinking is set."""
     wanted = "as the model likes" if state.think is None else "on" if state.think else "off"
-    return wanted + (", hidden" if state.hide_thinking else "")
+    shown = next(word for word, value in SHOWN.items() if value is state.show_thinking)
+    return f"{wanted}, {shown}"
 
 
 def logprobs(state: ChatState, argument: str) -> Outcome:
@@ -105,6 +107,8 @@ SETTING_COMMANDS: tuple[Command, ...] = (
         set_parameter,
     ),
     Command("model", "[ID]", "List the models, or switch to one; the conversation stays.", model, ("load",)),
-    Command("think", "[on|off|default|hide|show]", "Have a model think or not; hide what it thinks.", think),
+    Command(
+        "think", "[on|off|default|fold|show|hide]", "Have a model think or not, and how that is shown.", think
+    ),
     Command("logprobs", "[on|off|N]", "Show how likely each token was, and its alternatives.", logprobs),
 )

@@ -46,7 +46,7 @@ class ChatState:
         drop_turns: leave out the oldest turns when the context is full; else that is an error.
         prefill: how every answer is made to begin.
         think: whether the model is told to think; None as its template likes.
-        hide_thinking: show nothing of what it thinks.
+        show_thinking: whether what it thinks stays on the screen; None folds it when it ends.
         num_logprobs: alternatives shown per token of an answer; None shows no table.
         attachments: texts that go with the next message.
         draft: what the next prompt holds already.
@@ -68,7 +68,7 @@ class ChatState:
     drop_turns: bool = True
     prefill: str = ""
     think: bool | None = None
-    hide_thinking: bool = False
+    show_thinking: bool | None = None
     num_logprobs: int | None = None
     attachments: list[str] = field(default_factory=list)
     draft: str = ""

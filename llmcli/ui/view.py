@@ -40,16 +40,3 @@ class PlainView:
             return
         self._out.write(text)
         self._out.flush()
-
-
-class SilentView:
-    """Shows nothing: the answer is printed another way, once it is whole."""
-
-    def think(self, text: str, num_tokens: int) -> None:
-        """Take the next piece of the reasoning."""
-
-    def push(self, text: str) -> None:
-        """Take the next piece."""
-
-    def close(self) -> None:
-        """Take the end."""

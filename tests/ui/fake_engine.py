@@ -167,6 +167,8 @@ def resolved_config(max_model_len: int) -> ResolvedConfig:
 class FakeModels:
     """Engines by name; one that is None can not be loaded."""
 
+    url = None
+
     def __init__(self, chat: "Chat", engines: Mapping[str, FakeEngine | None]) -> None:
         self._chat = chat
         self._engines = engines
@@ -231,8 +233,8 @@ class Lines:
         self._lines = list(lines)
         self.drafts: list[str] = []
 
-    def read(self, draft: str = "") -> str:
-        self.drafts.append(draft)
+    def read(self, text: str = "") -> str:
+        self.drafts.append(text)
         if not self._lines:
             raise EOFError
         return self._lines.pop(0)

@@ -90,7 +90,7 @@ def test_thinking_is_switched_where_the_template_knows_it(tmp_path: Path) -> Non
     chat.engine.model = LocalModel("fake", tmp_path, None, "folder")
     run(chat, "/think off", "two", "/think hide")
     assert chat.engine.tokenizer.template_kwargs == {"enable_thinking": False}
-    assert "thinking: off, hidden" in chat.notes
+    assert "thinking: off, hide" in chat.notes
 
 
 @pytest.mark.parametrize("line", ["/think much", "/logprobs 21", "/logprobs maybe"])

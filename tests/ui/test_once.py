@@ -5,8 +5,8 @@ import io
 import pytest
 
 from llmcli.errors import EngineError, RequestError
-from llmcli.ui.once import answer_once, answer_record
-from llmcli.ui.view import PlainView, SilentView
+from llmcli.ui.once import SilentView, answer_once, answer_record
+from llmcli.ui.view import PlainView
 from tests.ui.fake_engine import Chat, FakeEngine, Script
 
 
