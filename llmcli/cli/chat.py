@@ -106,7 +106,7 @@ def chat(
         raise UsageError(
             "--json prints a single answer, and there is no prompt", fix="give one, or leave --json out"
         )
-    if log.idle and (wants_session or sessions.load is not None):
+    if log.idle and wants_session:
         log.begin()
 
     state = ChatState(

@@ -269,6 +269,8 @@ def test_a_chat_on_a_terminal(chat_model: Path, program_env: dict[str, str]) -> 
         use_terminal(terminal)
     history = Path(program_env["HOME"]) / ".local" / "state" / "llmcli" / "history"
     assert "+lines" in history.read_text()
+    [saved] = session_files(program_env)
+    assert '"content": "One day later"' in saved.read_text()
 
 
 def use_terminal(terminal: Terminal) -> None:
@@ -279,6 +281,12 @@ def use_terminal(terminal: Terminal) -> None:
     terminal.until("TTFT", 2)
     terminal.type("/undo\r")
     terminal.until(r"took back 1 turn, from “two\nlines” on")
+    terminal.type("/edit\r")
+    terminal.until("change the message and send it")
+    terminal.until(">>> One day")
+    terminal.type(" later\r")
+    terminal.until("TTFT", 3)
     terminal.type("\x04")
+    terminal.until("goes on with it")
     assert terminal.process.wait(GIVE_UP_S) == 0
     assert termios.tcgetattr(terminal.far_end) == terminal.modes
