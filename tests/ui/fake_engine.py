@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from llmcli.text.reasoning import THINK
 from rich.console import Console
 
 from llmcli.config import ResolvedConfig
@@ -18,6 +17,7 @@ from llmcli.errors import DoesNotFitError, ModelNotFoundError, RequestError
 from llmcli.hub.models import LocalModel
 from llmcli.outputs import Logprob, RequestStats, TokenEvent, TokenLogprobs
 from llmcli.sampling import SamplingParams
+from llmcli.text.reasoning import THINK
 from llmcli.ui.backend import LocalBackend
 from llmcli.ui.conversation import Conversation
 from llmcli.ui.loading import Loader
@@ -44,11 +44,12 @@ class Script:
 class WordTokenizer:
     """One token per word, plus one per message of a chat."""
 
-    def __init__(self, chat_template: str | None = "words") -> None:
-        self.chat_template = chat_template
-
     control_ids = frozenset({0})
     reasoning = THINK
+
+    def __init__(self, chat_template: str | None = "words", prompt_end: str = "") -> None:
+        self.chat_template = chat_template
+        self._prompt_end = prompt_end
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return [len(word) for word in text.split()]
@@ -64,7 +65,8 @@ class WordTokenizer:
         return [token for message in messages for token in (0, *self.encode(message["content"]))]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return " ".join("x" * i or "<0>" for i in ids if i or not skip_special_tokens)
+        words = " ".join("x" * i or "<0>" for i in ids if i or not skip_special_tokens)
+        return words + self._prompt_end
 
 
 class FakeStream:
@@ -103,6 +105,7 @@ class FakeEngine:
     max_model_len: int = 100
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
     chat_template: str | None = "words"
+    prompt_end: str = ""
     prompts: list[list[int]] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     streams: list[FakeStream] = field(default_factory=list)
@@ -111,7 +114,7 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.model = LocalModel("fake", Path("fake"), None, "folder")
         self.spec = SimpleNamespace(quantization=None)
-        self.tokenizer = WordTokenizer(self.chat_template)
+        self.tokenizer = WordTokenizer(self.chat_template, self.prompt_end)
         self.config = resolved_config(self.max_model_len)
 
     def default_params(self, **overrides: Any) -> SamplingParams:

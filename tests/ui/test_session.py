@@ -267,12 +267,6 @@ def test_a_full_context_can_be_an_error_instead_of_forgetting() -> None:
     assert users(chat) == ["a a a a", "b b b b"]
 
 
-def test_reasoning_is_kept_apart_from_the_answer() -> None:
-    chat = Chat(FakeEngine([Script(("<think>", "so", " so", "</think>", "Yes", "."))]))
-    assert run(chat, "hi") == "Yes.\n"
-    assert chat.state.conversation.turns[0].reasoning == "so so"
-
-
 def test_another_model_goes_on_with_the_conversation() -> None:
     other = FakeEngine()
     chat = Chat(FakeEngine(), others={"other": other})
@@ -306,3 +300,72 @@ def test_sampling_stays_when_the_model_changes() -> None:
     chat = Chat(FakeEngine(), {"temperature": 0.5}, others={"other": other})
     run(chat, "/set top_p 0.9", "/model other", "hi")
     assert (other.params[0].temperature, other.params[0].top_p, other.params[0].top_k) == (0.5, 0.9, 9)
+
+
+class Recorder:
+    """A view that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.num_thinking_tokens = 0
+        self.closed = False
+
+    def think(self, text: str, num_tokens: int) -> None:
+        self.shown.append(f"({text})")
+        self.num_thinking_tokens += num_tokens
+
+    def push(self, text: str) -> None:
+        self.shown += [text] if text else []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def recorded(chat: Chat) -> Recorder:
+    view = Recorder()
+    ChatSession(chat.state, Lines("hi"), lambda: view).run()
+    return view
+
+
+def test_reasoning_is_shown_apart_and_kept_apart() -> None:
+    chat = Chat(FakeEngine([Script(("<think>", "let me", " see", "</think>", "\n\n", "42", "!"))]))
+    view = recorded(chat)
+    assert "".join(view.shown).replace("()", "") == "(let me)( see)42!"
+    assert view.num_thinking_tokens == 4
+    [turn] = chat.state.conversation.turns
+    assert (turn.answer, turn.reasoning) == ("42!", "let me see")
+    assert chat.state.conversation.last_reasoning() == "let me see"
+
+
+def test_reasoning_that_the_prompt_opened_is_known_as_such() -> None:
+    view = recorded(Chat(FakeEngine([Script(("hm", "</think>", "42"))], prompt_end="assistant\n<think>\n")))
+    assert "".join(view.shown).replace("()", "") == "(hm)42"
+    assert view.num_thinking_tokens == 2
+
+
+def test_reasoning_goes_to_the_template_under_its_own_name_and_not_as_text() -> None:
+    chat = Chat(FakeEngine([Script(("<think>hm</think>42",))]))
+    run(chat, "hi")
+    assert chat.state.conversation.messages()[1] == {
+        "role": "assistant",
+        "content": "42",
+        "reasoning_content": "hm",
+    }
+
+
+def test_an_answer_that_was_stopped_while_it_was_thinking_is_empty() -> None:
+    chat = Chat(FakeEngine([Script(("<think>", "hm"), interrupted=True), Script(("Yes",))]))
+    assert run(chat, "hi", "again") == "\nYes\n"
+    assert [turn.reasoning for turn in chat.state.conversation.turns] == ["hm", ""]
+
+
+def test_a_view_is_closed_when_showing_fails() -> None:
+    class Broken(Recorder):
+        def push(self, text: str) -> None:
+            raise BrokenPipeError
+
+    chat, view = Chat(FakeEngine()), Broken()
+    with pytest.raises(BrokenPipeError):
+        ChatSession(chat.state, Lines("hi"), lambda: view).run()
+    assert view.closed
+    assert chat.engine.streams[0].aborted.is_set()
