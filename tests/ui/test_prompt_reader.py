@@ -67,6 +67,13 @@ def test_keys_make_a_message(reader: PromptReader, keyboard: PipeInput, keys: st
     assert reader.read() == text
 
 
+def test_ctrl_c_leaves_the_editing_of_a_text_so_that_what_is_typed_next_is_not_taken_for_it(
+    reader: PromptReader, keyboard: PipeInput
+) -> None:
+    keyboard.send_text(" changed" + CTRL_C)
+    assert reader.read("the old text") == ""
+
+
 def test_tab_completes_a_command(keyboard: PipeInput) -> None:
     def complete_then_send(text: str) -> Iterator[tuple[str, str, int]]:
         yield from complete(text)
