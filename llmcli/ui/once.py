@@ -36,7 +36,7 @@ def answer_once(state: ChatState, text: str, new_view: Callable[[], View]) -> An
         EngineError: the request failed.
         KeyboardInterrupt: Ctrl-C, after what came of the answer was printed.
     """
-    backend = state.backend()
+    backend = state.loaded()
     max_model_len = backend.max_model_len
     state.conversation.add_user("\n\n".join(filter(None, [text, *state.attachments])), state.prefill)
 

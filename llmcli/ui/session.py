@@ -147,7 +147,7 @@ class ChatSession:
         edited, attached = state.edited_turns, list(state.attachments)
         state.cancel_edit()
         try:
-            backend, before = state.backend(), state.conversation.snapshot()
+            backend, before = state.loaded(), state.conversation.snapshot()
             if edited:
                 state.conversation.undo(edited)
             state.conversation.add_user("\n\n".join([text, *attached]), state.prefill)
@@ -162,7 +162,7 @@ class ChatSession:
 
     def _regenerate(self) -> Outcome:
         state = self._state
-        backend, before = state.backend(), state.conversation.snapshot()
+        backend, before = state.loaded(), state.conversation.snapshot()
         overrides = {**state.overrides, "seed": new_seed()}
         if backend.params(overrides).greedy:
             state.notes.dim("temperature is 0: the same answer is to be expected")
@@ -174,7 +174,7 @@ class ChatSession:
 
     def _continue(self) -> Outcome:
         state = self._state
-        backend, before = state.backend(), state.conversation.snapshot()
+        backend, before = state.loaded(), state.conversation.snapshot()
         tail = " ".join((before[-1].answer or "").split())[-MAX_TAIL:]
         state.notes.dim(f"going on after “… {tail}”")
         state.conversation.reopen(keep_answer=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmcli.ui.backend import THINK_SWITCH
+from llmcli.errors import quote
+from llmcli.ui.backend import THINK_SWITCH, Backend
 from llmcli.ui.conversation import Conversation, FittedPrompt
 from llmcli.ui.models import Models
 from llmcli.ui.notes import Notes
@@ -88,6 +89,14 @@ class ChatState:
         """Sampling fields on top of the model's defaults."""
         shown = {} if self.num_logprobs is None else {"logprobs": self.num_logprobs}
         return self.parameters.overrides | shown
+
+    def loaded(self) -> Backend:
+        """The model, once it is there; what was asked for and it does not know is told and left out."""
+        backend = self.backend()
+        if self.think is not None and not backend.can_think:
+            self.think = None
+            self.notes.warn(f"the chat template of {quote(backend.name)} has no switch for thinking")
+        return backend
 
     def use(self, backend: Waiting) -> None:
         """Chat with another model from now on; it is loaded in the background."""

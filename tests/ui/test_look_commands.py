@@ -93,6 +93,14 @@ def test_thinking_is_switched_where_the_template_knows_it(tmp_path: Path) -> Non
     assert "thinking: off, hide" in chat.notes
 
 
+def test_a_wish_for_thinking_that_a_model_does_not_know_is_told_once_and_left_out() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.think = True
+    run(chat, "one", "two")
+    assert chat.notes.count("the chat template of fake has no switch for thinking") == 1
+    assert not chat.engine.tokenizer.template_kwargs
+
+
 @pytest.mark.parametrize("line", ["/think much", "/logprobs 21", "/logprobs maybe"])
 def test_a_bad_switch_is_told(line: str) -> None:
     chat = Chat(FakeEngine())
