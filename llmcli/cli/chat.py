@@ -92,10 +92,12 @@ def chat(
     attachments = [read_text(name) for name in answers.files or ()]
     log, saved = open_session(sessions, notes)
     models: Models = (
-        _remote_models(server, saved, first, notes, parameters, verbose=verbose)
+        _remote_models(server, saved, (first, second), notes, parameters, verbose=verbose)
         or LocalModels(config, notes, parameters, offline=model_options.offline, verbose=verbose)
     )  # fmt: skip
-    name, prompt = _split(first, second, models, notes)
+    name, prompt = _split(first, second, models)
+    if first and prompt == first and saved is None and not any(char.isspace() for char in first):
+        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
     prompt = _with_piped_text(prompt, interactive, notes)
     wants_session = interactive or (prompt is None and _is_terminal(sys.stdin))
     if prompt is None and not wants_session and not attachments:
@@ -147,15 +149,17 @@ def chat(
 def _remote_models(
     server: ServerOptions,
     saved: "SavedChat | None",
-    first: str | None,
+    words: tuple[str | None, str | None],
     notes: "Notes",
     parameters: "Parameters",
     *,
     verbose: bool,
 ) -> "Models | None":
     """The models of the server that is asked for, or that the saved chat was with."""
+    from llmcli.ui.positionals import split_model_and_prompt
+
     url = server.url
-    if url is None and saved is not None and first is None:
+    if url is None and saved is not None and split_model_and_prompt(*words)[0] is None:
         url = saved.setup.url
     if url is None:
         return None
@@ -165,9 +169,7 @@ def _remote_models(
     return RemoteModels(Server(url, server.api_key), notes, parameters, verbose=verbose)
 
 
-def _split(
-    first: str | None, second: str | None, models: "Models", notes: "Notes"
-) -> tuple[str | None, str | None]:
+def _split(first: str | None, second: str | None, models: "Models") -> tuple[str | None, str | None]:
     """Model and prompt. Of a server's models the names can have any form, so one word is looked up."""
     from llmcli.ui.models import RemoteModels
     from llmcli.ui.positionals import split_model_and_prompt
@@ -176,10 +178,7 @@ def _split(
         if first is None or second is not None or first in models.names():
             return first, second
         return None, first
-    name, prompt = split_model_and_prompt(first, second)
-    if first and prompt == first and not any(char.isspace() for char in first):
-        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
-    return name, prompt
+    return split_model_and_prompt(first, second)
 
 
 def _prepare(

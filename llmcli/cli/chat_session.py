@@ -4,11 +4,12 @@ its folder.
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmcli.cli.chat_options import SessionOptions
-from llmcli.errors import LLMCliError, UsageError
+from llmcli.errors import LLMCliError, UsageError, quote
 
 if TYPE_CHECKING:
     from llmcli.ui.notes import Notes
@@ -66,7 +67,7 @@ def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog",
     from llmcli.ui import export
     from llmcli.ui.session_commands import resumed_notice
     from llmcli.ui.session_log import SessionLog
-    from llmcli.ui.session_records import ChatSetup
+    from llmcli.ui.session_records import ChatSetup, SavedChat
 
     store = session_store() if options.log else None
     log = SessionLog(store, notes)
@@ -74,7 +75,7 @@ def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog",
     session_id = None if store is None else _choose(options, store, notes)
     if session_id is not None:
         saved = log.resume(session_id)
-        notes.dim(resumed_notice(session_id, [turn.user for turn in saved.turns]))
+        notes.dim(resumed_notice(f"session {session_id}", [turn.user for turn in saved.turns]))
     elif options.session is not None:
         log.begin(options.session)
     if options.load is not None:
@@ -83,7 +84,11 @@ def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog",
                 f"session {session_id} has begun, --load would replace it", fix="use another --session NAME"
             )
         saved = export.read(options.load, ChatSetup(""))
-        notes.dim(resumed_notice(str(options.load), [turn.user for turn in saved.turns]))
+        if saved.setup.model:
+            notes.dim(f"that chat was with {quote(saved.setup.model)}")
+        # Whoever wrote the file chooses neither a download nor the server that gets the key.
+        saved = SavedChat(replace(saved.setup, model="", revision=None, url=None), saved.turns)
+        notes.dim(resumed_notice(quote(str(options.load)), [turn.user for turn in saved.turns]))
     return log, saved
 
 

@@ -36,8 +36,8 @@ def resume(state: ChatState, argument: str) -> Outcome:
     session_id = state.log.store.find(argument)
     chat = state.log.resume(session_id)
     state.take_over(chat)
-    state.notes.dim(resumed_notice(session_id, [turn.user for turn in chat.turns]))
-    if chat.setup.model != state.backend.model.name:
+    state.notes.dim(resumed_notice(f"session {session_id}", [turn.user for turn in chat.turns]))
+    if (chat.setup.model, chat.setup.url) != (state.backend.model.name, state.backend.model.url):
         state.notes.warn(
             f"that chat was with {quote(chat.setup.model)}; this is {quote(state.backend.name)}"
             f" (/model {quote(chat.setup.model)} changes it)"
@@ -69,12 +69,12 @@ def _write(state: ChatState, name: str, ending: str) -> Outcome:
     return Outcome.GO_ON
 
 
-def resumed_notice(session_id: str, asked: list[str]) -> str:
+def resumed_notice(what: str, asked: list[str]) -> str:
     """Where a resumed chat stands."""
     if not asked:
-        return f"session {session_id}: no message yet"
+        return f"{what}: no message yet"
     turns = "1 turn" if len(asked) == 1 else f"{len(asked)} turns"
-    return f"session {session_id}: {turns}, the last “{quote(' '.join(asked[-1].split()), 60)}”"
+    return f"{what}: {turns}, the last “{quote(' '.join(asked[-1].split()), 60)}”"
 
 
 def session_table(listed: list[SessionInfo], now: float, current: str | None = None) -> str:
