@@ -90,7 +90,7 @@ def _list(store: "SessionStore", *, as_json: bool, quiet: bool) -> None:
         typer.echo("no saved chats; llmcli chat saves each as it goes", err=True)
     else:
         now = time.time()
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 info.id,
                 ago(now - info.modified),

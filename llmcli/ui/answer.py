@@ -126,8 +126,10 @@ def _receive(stream: AnswerStream, view: View, splitter: "ReasoningSplitter", ec
         pieces.append(split.answer)
         view.push(lead + split.answer)
 
+    begun = False
     try:
         for event in events:
+            begun = True
             was_inside = splitter.inside
             split = splitter.push(event.text)
             show(split, len(event.token_ids) if was_inside or splitter.inside else 0)
@@ -139,7 +141,8 @@ def _receive(stream: AnswerStream, view: View, splitter: "ReasoningSplitter", ec
         stream.abort()
         raise
     finally:
-        view.close()  # what came is shown whole, however it ended
+        if begun:
+            view.close()  # what came is shown whole, however it ended
     assert event.finish_reason is not None, "a stream ended without its terminal event"
     return Answer(
         "".join(pieces),

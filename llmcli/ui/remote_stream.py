@@ -134,11 +134,11 @@ class RemoteStream:
             return None
         details = usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-        counts = [usage.get("prompt_tokens"), cached or 0, usage.get("completion_tokens")]
-        if not all(type(count) is int for count in counts):
+        prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if type(prompt) is not int or type(output) is not int or type(cached or 0) is not int:
             return None
-        first = self._first_at or now
-        return RequestStats(*counts, queue_s=0.0, ttft_s=first - started, total_s=now - started)  # type: ignore[arg-type]
+        ttft = (self._first_at or now) - started
+        return RequestStats(prompt, cached or 0, output, 0.0, ttft, now - started)
 
 
 def _last(reason: FinishReason, error: str | None = None, stats: RequestStats | None = None) -> TokenEvent:

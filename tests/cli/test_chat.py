@@ -149,7 +149,7 @@ def session_files(env: dict[str, str]) -> list[Path]:
 def test_a_chat_is_saved_as_it_goes_and_goes_on_with_what_was_set(
     chat_model: Path, run_llmcli: RunProgram, program_env: dict[str, str]
 ) -> None:
-    lines = "/system Once upon a time there was a dog\nOne day\n/regen\n"
+    lines = "/system Once upon a time there was a little dog and a big cat\nOne day\n/regen\n"
     first = run_llmcli("chat", "-i", str(chat_model), "-n", "20", "--stats", "-t", "0.9", input=lines)
     assert first.returncode == 0, first.stderr
     assert " cached) · ctx " in first.stderr, "the second answer uses what the first has computed"
@@ -283,7 +283,7 @@ def use_terminal(terminal: Terminal) -> None:
     terminal.until(r"took back 1 turn, from “two\nlines” on")
     terminal.type("/edit\r")
     terminal.until("change the message and send it")
-    terminal.until(">>> One day")
+    terminal.until("\x1b[0mOne day")
     terminal.type(" later\r")
     terminal.until("TTFT", 3)
     terminal.type("\x04")

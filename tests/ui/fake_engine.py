@@ -140,9 +140,10 @@ class FakeEngine:
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    return next(
-        (i for i, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first)
-    )
+    size = 0
+    while size < min(len(first), len(second)) and first[size] == second[size]:
+        size += 1
+    return size
 
 
 def resolved_config(max_model_len: int) -> ResolvedConfig:

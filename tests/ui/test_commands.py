@@ -41,7 +41,7 @@ def test_a_text_can_be_typed_so_that_it_is_sent_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "near"), [("hlep", "/help"), ("regenerate", "/regen"), ("stat", "/status")]
+    ("typed", "near"), [("hlep", "/help"), ("regenerate", "/regen"), ("statu", "/status")]
 )
 def test_an_unknown_command_names_the_nearest(typed: str, near: str) -> None:
     with pytest.raises(UsageError) as caught:

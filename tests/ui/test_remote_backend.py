@@ -211,15 +211,24 @@ def test_something_else_at_the_address_is_told(fake: FakeServer) -> None:
         Server(fake.url).models()
 
 
-@pytest.mark.parametrize("reply", [Reply(holds=True), Reply([chunk("x")], holds=True)])
-def test_an_answer_can_be_stopped_before_and_while_it_comes(fake: FakeServer, reply: Reply) -> None:
-    fake.replies.append(reply)
+def test_an_answer_can_be_stopped_while_the_server_is_silent(fake: FakeServer) -> None:
+    fake.replies.append(Reply(holds=True))
     stream = backend(fake).submit(prompt(), {})
     stopper = threading.Thread(target=lambda: (fake.asked.wait(10), stream.abort()))
     stopper.start()
-    *_, last = list(stream)
+    [last] = list(stream)
     stopper.join()
     assert last.finish_reason == "abort"
+    assert fake.left.wait(10), "the server still waits for the client"
+
+
+def test_an_answer_can_be_stopped_while_it_comes(fake: FakeServer) -> None:
+    fake.replies.append(Reply([chunk("x")], holds=True))
+    stream = backend(fake).submit(prompt(), {})
+    events = iter(stream)
+    assert next(events).text == "x"
+    stream.abort()
+    assert next(events).finish_reason == "abort"
     assert fake.left.wait(10), "the server still waits for the client"
 
 

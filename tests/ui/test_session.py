@@ -263,7 +263,7 @@ def test_a_full_context_can_be_an_error_instead_of_forgetting() -> None:
     chat = Chat(FakeEngine(max_model_len=20))
     chat.state.drop_turns = False
     run(chat, "a a a a", "b b b b", "c c c c")
-    assert "error: the conversation takes 23 tokens, the context holds 20" in chat.notes
+    assert "error: the conversation takes 21 tokens, the context holds 20" in chat.notes
     assert users(chat) == ["a a a a", "b b b b"]
 
 
