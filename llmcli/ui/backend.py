@@ -11,11 +11,14 @@ from llmcli.config import EngineConfig, ResolvedConfig
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
 from llmcli.sampling import SamplingParams
+from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.conversation import Message
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
     from llmcli.engine.stream import EngineThread, Stream
+
+MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
 
 
 class LocalBackend:
@@ -56,6 +59,12 @@ class LocalBackend:
         return (
             tokenizer.encode_chat(messages) if self.remembers else tokenizer.encode(messages[-1]["content"])
         )
+
+    def splitter(self, prompt_ids: Sequence[int]) -> ReasoningSplitter:
+        """Tells reasoning from answer in what the model says to a prompt, which may have opened the reasoning."""
+        tokenizer = self._engine.tokenizer
+        end = tokenizer.decode(prompt_ids[-MARK_TOKENS:], skip_special_tokens=False)
+        return ReasoningSplitter(tokenizer.reasoning, inside=tokenizer.reasoning.open_at_end(end))
 
     def params(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """The model's defaults with `overrides` on top."""

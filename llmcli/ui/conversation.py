@@ -24,12 +24,14 @@ class Turn:
         answer: None while it is awaited.
         stopped: cut short by the user or by a failure.
         used_tokens: what prompt and answer took of the context.
+        reasoning: what the model thought before it answered.
     """
 
     user: str
     answer: str | None = None
     stopped: bool = False
     used_tokens: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Conversation:
         """The conversation as the model is to see it.
 
         A turn whose answer is empty (stopped before its first word) is left out: many chat templates insist
-        that user and assistant alternate.
+        that user and assistant alternate. Reasoning goes along under its own name: a template that wants it back
+        writes it, any other leaves it out.
         """
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for turn in self.turns[self.num_dropped :]:
@@ -64,7 +67,8 @@ class Conversation:
                 continue
             messages.append({"role": "user", "content": turn.user})
             if turn.answer is not None:
-                messages.append({"role": "assistant", "content": turn.answer})
+                thought = {"reasoning_content": turn.reasoning} if turn.reasoning else {}
+                messages.append({"role": "assistant", "content": turn.answer, **thought})
         return messages
 
     def add_user(self, text: str) -> None:
@@ -72,10 +76,16 @@ class Conversation:
         assert not self.awaits_answer, "the turn before has no answer yet"
         self.turns.append(Turn(text))
 
-    def add_answer(self, text: str, *, stopped: bool = False, used_tokens: int = 0) -> None:
+    def add_answer(
+        self, text: str, *, stopped: bool = False, used_tokens: int = 0, reasoning: str = ""
+    ) -> None:
         """Close the open turn."""
         assert self.awaits_answer, "no turn is open"
-        self.turns[-1] = Turn(self.turns[-1].user, text, stopped, used_tokens)
+        self.turns[-1] = Turn(self.turns[-1].user, text, stopped, used_tokens, reasoning)
+
+    def last_reasoning(self) -> str:
+        """What the model thought before its last answer; empty if it did not."""
+        return self.turns[-1].reasoning if self.turns else ""
 
     @property
     def used_tokens(self) -> int:

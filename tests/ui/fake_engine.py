@@ -16,6 +16,7 @@ from llmcli.errors import RequestError
 from llmcli.hub.models import LocalModel
 from llmcli.outputs import RequestStats, TokenEvent
 from llmcli.sampling import SamplingParams
+from llmcli.text.reasoning import THINK
 from llmcli.ui.backend import LocalBackend
 from llmcli.ui.conversation import Conversation
 from llmcli.ui.loading import Loader
@@ -40,8 +41,14 @@ class Script:
 class WordTokenizer:
     """One token per word, plus one per message of a chat."""
 
-    def __init__(self, chat_template: str | None = "words") -> None:
+    reasoning = THINK
+
+    def __init__(self, chat_template: str | None = "words", prompt_end: str = "") -> None:
         self.chat_template = chat_template
+        self._prompt_end = prompt_end
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        return self._prompt_end
 
     def encode(self, text: str) -> list[int]:
         return [len(word) for word in text.split()]
@@ -84,6 +91,7 @@ class FakeEngine:
     max_model_len: int = 100
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
     chat_template: str | None = "words"
+    prompt_end: str = ""
     prompts: list[list[int]] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     streams: list[FakeStream] = field(default_factory=list)
@@ -92,7 +100,7 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self.model = LocalModel("fake", Path("fake"), None, "folder")
         self.spec = SimpleNamespace(quantization=None)
-        self.tokenizer = WordTokenizer(self.chat_template)
+        self.tokenizer = WordTokenizer(self.chat_template, self.prompt_end)
         self.config = resolved_config(self.max_model_len)
 
     def default_params(self, **overrides: Any) -> SamplingParams:
