@@ -15,13 +15,15 @@ from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, Sys
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from llmcli.ui.notes import Notes
     from llmcli.ui.prompt_reader import PromptReader
     from llmcli.ui.session import Reader
     from llmcli.ui.state import ChatState
-    from llmcli.ui.view import PlainView
+    from llmcli.ui.thinking import ThinkingMode
+    from llmcli.ui.view import Thinking, View
 
 SLOW_STDIN_S = 1.0
 
@@ -64,6 +66,20 @@ def chat(
             "--history/--no-history", show_default=False, help="Keep what is typed for the next chat."
         ),
     ] = True,
+    markdown: Annotated[
+        bool | None,
+        typer.Option(
+            "--markdown/--plain", show_default=False, help="Render Markdown; else on a terminal only."
+        ),
+    ] = None,
+    thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-thinking/--hide-thinking",
+            show_default=False,
+            help="Leave reasoning on the screen, and write it into a pipe, or never show it; else it is folded.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -114,17 +130,25 @@ def chat(
         backend=waiting,
         show_stats=_is_terminal(sys.stderr) if stats is None else stats,
     )
+    new_view = partial(_new_view, markdown, thinking)
     loader.start()
     try:
         if wants_session:
-            _run_session(state, prompt, keep_history=history, single_turn=single_turn)
+            _run_session(state, prompt, new_view, keep_history=history, single_turn=single_turn)
         else:
-            answer_once(state, prompt or "", _new_view)
+            answer_once(state, prompt or "", new_view)
     finally:
         loader.close()
 
 
-def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, single_turn: bool) -> None:
+def _run_session(
+    state: "ChatState",
+    prompt: str | None,
+    new_view: "Callable[[], View]",
+    *,
+    keep_history: bool,
+    single_turn: bool,
+) -> None:
     """Chat on the terminal; where there is none to edit lines on, with plain lines."""
     from contextlib import nullcontext
 
@@ -134,12 +158,12 @@ def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, 
 
     reader: Reader
     mode: AbstractContextManager[None]
-    if _is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+    if _can_move_cursor():
         reader, mode = _prompt_reader(state, keep_history), type_ahead(sys.stdout.fileno())
     else:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
-    session = ChatSession(state, reader, _new_view)
+    session = ChatSession(state, reader, new_view)
     with mode:
         if single_turn:
             session.run_once()
@@ -185,20 +209,46 @@ def _prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
     except OSError as error:
         state.notes.warn(f"what you type is not kept for the next chat: {path}: {error.strerror}")
         history = open_history(None)
-    reader = PromptReader(history, complete, state.backend.progress)
+    reader = PromptReader(
+        history, complete, state.backend.progress, thinking=state.conversation.last_reasoning
+    )
     state.backend.on_done(reader.loading_done)
     return reader
 
 
-def _new_view() -> "PlainView":
-    """A view on stdout that wraps at words where a person reads along."""
-    import shutil
+def _new_view(markdown: bool | None, show_thinking: bool | None) -> "View":
+    """A view on stdout: Markdown where a person reads along, plain text as it is in a pipe.
 
-    from llmcli.ui.view import PlainView
+    Args:
+        markdown: True or False forces one of them.
+        show_thinking: True leaves reasoning on the screen or writes it into the pipe, False never shows it.
+    """
+    from llmcli.ui.console import stdout_console
+    from llmcli.ui.live_region import LiveRegion
+    from llmcli.ui.markdown_view import MarkdownView
+    from llmcli.ui.thinking import TaggedThinking, ThinkingView
+    from llmcli.ui.view import AnswerView, PlainView
     from llmcli.ui.wrap import WordWrap
 
-    wrap = WordWrap(lambda: shutil.get_terminal_size().columns) if _is_terminal(sys.stdout) else None
-    return PlainView(sys.stdout, wrap)
+    terminal, live = _is_terminal(sys.stdout), _can_move_cursor()
+    region = LiveRegion(sys.stdout, live=live)
+    text: MarkdownView | PlainView
+    if live if markdown is None else markdown:
+        text = MarkdownView(stdout_console(), region)
+    else:
+        text = PlainView(sys.stdout, WordWrap(lambda: region.width) if terminal else None)
+    thinking: Thinking | None = None
+    if terminal:
+        mode: ThinkingMode = "fold" if show_thinking is None else "show" if show_thinking else "hide"
+        thinking = ThinkingView(region, mode, styled=live)
+    elif show_thinking:
+        thinking = TaggedThinking(sys.stdout)
+    return AnswerView(text, thinking)
+
+
+def _can_move_cursor() -> bool:
+    """Whether stdout is a terminal on which lines can be drawn again."""
+    return _is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def _is_terminal(stream: object) -> bool:

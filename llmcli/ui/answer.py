@@ -13,22 +13,28 @@ from llmcli.ui.backend import LocalBackend
 from llmcli.ui.conversation import Conversation
 from llmcli.ui.interrupt import StopRequest
 from llmcli.ui.status import count, used_tokens
-from llmcli.ui.view import PlainView
+from llmcli.ui.view import View
 
 if TYPE_CHECKING:
     from llmcli.engine.stream import Stream
+    from llmcli.text.reasoning import ReasoningSplitter, Split
 
 SEED_BITS = 31
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as far as it came, and why it ended."""
+    """An answer as far as it came, and why it ended.
+
+    Attributes:
+        reasoning: what the model thought before it, without the marks around it.
+    """
 
     text: str
     finish_reason: FinishReason
     error: str | None
     stats: RequestStats | None
+    reasoning: str = ""
 
     @property
     def complete(self) -> bool:
@@ -40,7 +46,7 @@ def ask(
     backend: LocalBackend,
     conversation: Conversation,
     overrides: Mapping[str, Any],
-    view: PlainView,
+    view: View,
     on_dropped: Callable[[int], None],
 ) -> Answer:
     """Answer the open turn of a conversation, and close it with what came.
@@ -66,26 +72,41 @@ def ask(
             on_dropped(prompt.num_dropped)
         stream = backend.submit(prompt.token_ids, params)
         stop.call(stream.abort)
-        answer = _receive(stream, view)
+        answer = _receive(stream, view, backend.splitter(prompt.token_ids))
         used = used_tokens(answer.stats) if answer.stats is not None else len(prompt.token_ids)
-        conversation.add_answer(answer.text, stopped=not answer.complete, used_tokens=used)
+        conversation.add_answer(
+            answer.text, stopped=not answer.complete, used_tokens=used, reasoning=answer.reasoning
+        )
     return answer
 
 
-def _receive(stream: "Stream", view: PlainView) -> Answer:
+def _receive(stream: "Stream", view: View, splitter: "ReasoningSplitter") -> Answer:
     """Show the events of a stream until the terminal one."""
     events: Iterable[TokenEvent] = stream
+    reasoning: list[str] = []
     pieces: list[str] = []
+
+    def show(split: "Split", num_tokens: int) -> None:
+        if split.reasoning or num_tokens:
+            reasoning.append(split.reasoning)
+            view.think(split.reasoning, num_tokens)
+        pieces.append(split.answer)
+        view.push(split.answer)
+
     try:
         for event in events:
-            pieces.append(event.text)
-            view.push(event.text)
+            was_inside = splitter.inside
+            split = splitter.push(event.text)
+            show(split, len(event.token_ids) if was_inside or splitter.inside else 0)
+        show(splitter.finish(), 0)
     except BaseException:
         stream.abort()
         raise
-    view.close()
+    finally:
+        view.close()  # what came is shown whole, however it ended
     assert event.finish_reason is not None, "a stream ended without its terminal event"
-    return Answer("".join(pieces), event.finish_reason, event.error, event.stats)
+    text = "".join(pieces)
+    return Answer(text, event.finish_reason, event.error, event.stats, "".join(reasoning))
 
 
 def cut_notice(answer: Answer, max_model_len: int) -> str:

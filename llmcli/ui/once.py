@@ -9,10 +9,10 @@ from llmcli.errors import EngineError
 from llmcli.ui.answer import ask, cut_notice, dropped_notice
 from llmcli.ui.state import ChatState
 from llmcli.ui.status import stats_line
-from llmcli.ui.view import PlainView
+from llmcli.ui.view import View
 
 
-def answer_once(state: ChatState, text: str, new_view: Callable[[], PlainView]) -> None:
+def answer_once(state: ChatState, text: str, new_view: Callable[[], View]) -> None:
     """Answer `text`.
 
     Raises:

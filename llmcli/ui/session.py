@@ -14,7 +14,7 @@ from llmcli.ui.commands import Message, Outcome, find_command, parse_input
 from llmcli.ui.conversation import Turn
 from llmcli.ui.state import ChatState
 from llmcli.ui.status import context_use, nearly_full, stats_line, used_tokens
-from llmcli.ui.view import PlainView
+from llmcli.ui.view import View
 
 
 class Reader(Protocol):
@@ -33,7 +33,7 @@ class Reader(Protocol):
 class ChatSession:
     """One chat from its first message to its last."""
 
-    def __init__(self, state: ChatState, reader: Reader, new_view: Callable[[], PlainView]) -> None:
+    def __init__(self, state: ChatState, reader: Reader, new_view: Callable[[], View]) -> None:
         self._state = state
         self._reader = reader
         self._new_view = new_view

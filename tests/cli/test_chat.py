@@ -184,3 +184,13 @@ def use_terminal(terminal: Terminal) -> None:
     terminal.type("\x04")
     assert terminal.process.wait(GIVE_UP_S) == 0
     assert termios.tcgetattr(terminal.far_end) == terminal.modes
+
+
+@pytest.mark.parametrize("options", [[], ["--markdown"], ["--plain"], ["--show-thinking"]])
+def test_in_a_pipe_an_answer_has_no_control_sequences_whatever_the_view(
+    stories: Path, run_llmcli: RunProgram, options: list[str]
+) -> None:
+    done = run_llmcli("chat", str(stories), "Once upon", "-n", "8", "--temperature", "0", *options, input="")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert done.stdout.endswith("\n")

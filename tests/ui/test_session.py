@@ -185,3 +185,72 @@ def test_verbose_tells_the_plan_and_the_origins_once() -> None:
     run(chat, "hi", "again")
     assert chat.notes.count("weights 1.0 MiB") == 1
     assert "0.5 (flag)" in chat.notes
+
+
+class Recorder:
+    """A view that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.num_thinking_tokens = 0
+        self.closed = False
+
+    def think(self, text: str, num_tokens: int) -> None:
+        self.shown.append(f"({text})")
+        self.num_thinking_tokens += num_tokens
+
+    def push(self, text: str) -> None:
+        self.shown += [text] if text else []
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def recorded(chat: Chat) -> Recorder:
+    view = Recorder()
+    ChatSession(chat.state, Lines("hi"), lambda: view).run()
+    return view
+
+
+def test_reasoning_is_shown_apart_and_kept_apart() -> None:
+    chat = Chat(FakeEngine([Script(("<think>", "let me", " see", "</think>", "\n\n", "42", "!"))]))
+    view = recorded(chat)
+    assert "".join(view.shown).replace("()", "") == "(let me)( see)42!"
+    assert view.num_thinking_tokens == 4
+    [turn] = chat.state.conversation.turns
+    assert (turn.answer, turn.reasoning) == ("42!", "let me see")
+    assert chat.state.conversation.last_reasoning() == "let me see"
+
+
+def test_reasoning_that_the_prompt_opened_is_known_as_such() -> None:
+    view = recorded(Chat(FakeEngine([Script(("hm", "</think>", "42"))], prompt_end="assistant\n<think>\n")))
+    assert "".join(view.shown).replace("()", "") == "(hm)42"
+    assert view.num_thinking_tokens == 2
+
+
+def test_reasoning_goes_to_the_template_under_its_own_name_and_not_as_text() -> None:
+    chat = Chat(FakeEngine([Script(("<think>hm</think>42",))]))
+    run(chat, "hi")
+    assert chat.state.conversation.messages()[1] == {
+        "role": "assistant",
+        "content": "42",
+        "reasoning_content": "hm",
+    }
+
+
+def test_an_answer_that_was_stopped_while_it_was_thinking_is_empty() -> None:
+    chat = Chat(FakeEngine([Script(("<think>", "hm"), interrupted=True), Script(("Yes",))]))
+    assert run(chat, "hi", "again") == "\nYes\n"
+    assert [turn.reasoning for turn in chat.state.conversation.turns] == ["hm", ""]
+
+
+def test_a_view_is_closed_when_showing_fails() -> None:
+    class Broken(Recorder):
+        def push(self, text: str) -> None:
+            raise BrokenPipeError
+
+    chat, view = Chat(FakeEngine()), Broken()
+    with pytest.raises(BrokenPipeError):
+        ChatSession(chat.state, Lines("hi"), lambda: view).run()
+    assert view.closed
+    assert chat.engine.streams[0].aborted.is_set()
