@@ -19,8 +19,10 @@ BLOCK = '"""'
 REMOVE = "-"
 KEYS = (
     ("Enter", "send"),
-    ("Alt-Enter, Ctrl-J", 'new line; or open and close a block with """'),
+    ("Alt-Enter, Ctrl-J", 'new line, as Shift-Enter where the terminal tells; or a block between """'),
     ("Up, Down, Ctrl-R", "messages sent before"),
+    ("Ctrl-G", "write on in $VISUAL or $EDITOR"),
+    ("Ctrl-T", "unfold and fold the thinking of the last answer"),
     ("Tab", "complete a command"),
     ("Ctrl-C", "stop the answer; clear the line; twice on an empty line: leave"),
     ("Ctrl-D", "leave, on an empty line"),
