@@ -51,7 +51,9 @@ class ThinkingView:
         self._num_tokens += num_tokens
         self._text += self._sanitizer.push(text)
         if self._region.due:
-            self._region.draw("", f"thinking, {_tokens(self._num_tokens)} …" if self._mode == "hide" else self._text)
+            self._region.draw(
+                "", f"thinking, {_tokens(self._num_tokens)} …" if self._mode == "hide" else self._text
+            )
 
     def close(self) -> None:
         """Leave what is to stay of it, if there was any."""
