@@ -21,6 +21,8 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output; terminals th
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 _ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
+# From the second column on, then the first: erased from the first cell of the window on, tmux would keep what was there.
+_ERASE_ALL_BELOW = f" {_ERASE_BELOW}\r{_ERASE_LINE}"
 _DIM, _NORMAL = "\x1b[2m", "\x1b[0m"
 
 
@@ -92,11 +94,11 @@ class LiveRegion:
             self._cursor_hidden = True
             parts.append(_HIDE_CURSOR)
         if done:
-            parts += [_ERASE_BELOW, done.replace("\n", "\r\n")]
+            parts += [_ERASE_ALL_BELOW, done.replace("\n", "\r\n")]
         # Rows are written over, not erased first: nothing is blank for a moment. Without wrapping each of them takes
         # one line, even if the terminal thinks that it is wider than we do.
         lines = "\r\n".join(f"{_DIM}{row}{_NORMAL}{_ERASE_LINE}" for row in rows)
-        parts += [_WRAP_OFF, lines, _ERASE_BELOW, _WRAP_ON, "\r"]
+        parts += [_WRAP_OFF, lines, _ERASE_BELOW if rows else _ERASE_ALL_BELOW, _WRAP_ON, "\r"]
         if len(rows) > 1:
             parts.append(f"\x1b[{len(rows) - 1}A")
         return "".join([*parts, _END])

@@ -190,7 +190,8 @@ def _units(tokens: "list[Token]", number: int | None) -> list[_Unit]:
             continue
         if token.type not in ("bullet_list_open", "ordered_list_open"):
             closed = token.type == "math_block" and token.info == MATH_CLOSED
-            units.append(_Unit(token.type, *token.map, closed=closed))
+            start, end = token.map
+            units.append(_Unit(token.type, start, end, closed=closed))
             continue
         ordered = token.type == "ordered_list_open"
         first = number if number is not None and not units else int(token.attrs.get("start", 1))

@@ -48,7 +48,9 @@ class MarkdownView:
     def close(self) -> None:
         """Render what is open and end the answer."""
         self._take(self._splitter.close())
-        self._draw("" if self._started else "\n")
+        if not self._started:
+            self._done = "\n"
+        self._draw("")
         self._region.close()
 
     def _take(self, pieces: Sequence[Piece]) -> None:

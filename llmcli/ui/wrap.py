@@ -96,7 +96,7 @@ def wrap_lines(text: str, width: int) -> list[str]:
 
 def wrap_text(text: "Text", width: int) -> "list[Text]":
     """The same for styled text."""
-    lines = []
+    lines: list[Text] = []
     for line in text.split("\n", allow_blank=True):
         line.expand_tabs(TAB)
         parts = line.divide(break_offsets(line.plain, width))
@@ -172,7 +172,7 @@ def _clusters(text: str) -> list[tuple[int, int]]:
         cells = cell_len(char)
         if found and (joined or cells == 0):
             offset, before = found[-1]
-            widened = char == _EMOJI_STYLE and before == 1
+            widened = char == _EMOJI_STYLE and before == 1 and text[offset] != " "
             found[-1] = (offset, before + cells + widened)
         else:
             found.append((index, cells))

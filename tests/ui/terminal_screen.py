@@ -1,7 +1,8 @@
 """A terminal emulator with scrollback (pyte), made stricter where pyte is simpler than terminals are.
 
 pyte knows no resize that wraps lines anew; here it is done as tmux and most terminals do it: lines that the terminal
-broke are joined and broken again, the cursor stays at its text, and a lower window loses lines below the cursor first.
+broke are joined and broken again, the cursor stays at its text, and a lower window loses lines below the cursor first. As in tmux, erasing the whole
+window moves it into the scrollback.
 Characters without a width are left out, as pyte puts them into wrong cells.
 """
 
@@ -34,9 +35,18 @@ class _Screen(pyte.HistoryScreen):
             super().draw(char)
 
     def erase_in_display(self, how: int = 0, *args: Any, **more: Any) -> None:
+        if (self.cursor.x, self.cursor.y, how) == (0, 0, 0):
+            self._scroll_all_away()
         for y in range(self.cursor.y, self.lines):
             self.buffer[y].wrapped = False
         super().erase_in_display(how, *args, **more)
+
+
+    def _scroll_all_away(self) -> None:
+        """As tmux does when the whole window is erased."""
+        last = max([y for y in range(self.lines) if _text(self.buffer[y]).strip()], default=-1)
+        self.history.top.extend(self.buffer[y] for y in range(last + 1))
+        self.buffer.clear()
 
 
 class TerminalScreen(io.StringIO):

@@ -40,7 +40,7 @@ def shown(text: str, columns: int = 40, lines: int = 12) -> list[str]:
 
 
 @given(answers(), SEEDS, SIZES)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_how_an_answer_is_cut_into_pieces_does_not_matter(
     text: str, seed: int, size: tuple[int, int]
 ) -> None:
@@ -51,7 +51,7 @@ def test_how_an_answer_is_cut_into_pieces_does_not_matter(
 
 
 @given(answers(), SEEDS, SIZES)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_every_word_is_on_the_screen_once_and_in_order(text: str, seed: int, size: tuple[int, int]) -> None:
     screen = TerminalScreen(*size)
     show(screen, *chunked(text, seed))
@@ -59,7 +59,7 @@ def test_every_word_is_on_the_screen_once_and_in_order(text: str, seed: int, siz
 
 
 @given(answers(), SEEDS, SIZES)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_the_same_holds_when_the_window_is_resized_in_between(
     text: str, seed: int, size: tuple[int, int]
 ) -> None:
@@ -76,7 +76,7 @@ def test_the_same_holds_when_the_window_is_resized_in_between(
 
 
 @given(answers(), SEEDS, SIZES)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_what_stood_on_the_screen_before_is_not_touched(text: str, seed: int, size: tuple[int, int]) -> None:
     screen = TerminalScreen(*size)
     before = [f"line {number}" for number in range(size[1] + 3)]
@@ -86,7 +86,7 @@ def test_what_stood_on_the_screen_before_is_not_touched(text: str, seed: int, si
 
 
 @given(answers(), SEEDS)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_lines_that_are_printed_never_change(text: str, seed: int) -> None:
     class Recorder(LiveRegion):
         done = ""
@@ -112,10 +112,10 @@ def test_blocks_are_rendered_as_they_close_and_the_open_one_is_a_tail() -> None:
     view = view_on(screen)
     view.push("# Title\n\nSome **bold** text")
     assert screen.rows() == ["Title", "", "Some **bold** text"]
-    view.push(" here.\n\n- one\n- t")
-    assert screen.rows() == ["Title", "", "Some bold text here.", "", "• one", "- t"]
+    view.push(" here.\n\n- one\n- two\n- t")
+    assert screen.rows() == ["Title", "", "Some bold text here.", "", "• one", "- two", "- t"]
     view.close()
-    assert screen.rows() == ["Title", "", "Some bold text here.", "", "• one", "• t"]
+    assert screen.rows() == ["Title", "", "Some bold text here.", "", "• one", "• two", "• t"]
 
 
 def test_lines_of_open_code_are_printed_as_they_end() -> None:

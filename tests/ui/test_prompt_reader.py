@@ -255,7 +255,6 @@ def test_ctrl_t_unfolds_and_folds_the_thinking_of_the_last_answer(keyboard: Pipe
     keyboard.send_text(CTRL_T * 3 + "hi" + ENTER)
     assert reader.read() == "hi"
     assert shown == ["one\ntwo\n>>> ", ">>> ", "one\ntwo\n>>> "]
-    assert reader._message() == [("class:prompt", ">>> ")]
 
 
 def test_thinking_higher_than_the_window_is_cut_above(keyboard: PipeInput) -> None:
