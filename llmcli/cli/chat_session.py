@@ -129,7 +129,7 @@ def _pick(store: "SessionStore", notes: "Notes") -> str:
             "--resume needs an ID where nobody can choose",
             fix="llmcli sessions list shows them, --continue takes the latest",
         )
-    notes.say(session_table(listed, time.time()))
+    notes.say(session_table(listed, time.time(), width=notes.width))
     while True:
         notes.say(f"which one? 1 to {len(listed)}, or an id (Enter takes 1)")
         try:

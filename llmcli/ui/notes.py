@@ -27,6 +27,17 @@ class Notes:
         clean = "\n".join(quote(line, MAX_LINE) for line in text.split("\n"))
         self.console.print(Text(clean, style=style), soft_wrap=True)
 
+    def fit(self, line: str) -> str:
+        """A line of numbers, broken between them where a person reads it in a narrow window."""
+        from llmcli.ui.status import fold
+
+        return fold(line, self.console.width) if self.console.is_terminal else line
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the window; None where nobody looks at one."""
+        return self.console.width if self.console.is_terminal else None
+
     def dim(self, text: str) -> None:
         """Print something that matters little."""
         self.say(text, "dim")

@@ -63,7 +63,7 @@ def answer_once(state: ChatState, text: str, new_view: Callable[[], View]) -> An
     if answer.logprobs and state.num_logprobs is not None:
         state.notes.dim(logprob_lines(answer.logprobs))
     if state.show_stats and answer.stats is not None:
-        state.notes.dim(stats_line(answer.stats, max_model_len))
+        state.notes.dim(state.notes.fit(stats_line(answer.stats, max_model_len)))
     return answer
 
 

@@ -223,6 +223,7 @@ class ChatSession:
             return
         full = nearly_full(used_tokens(answer.stats), max_model_len)
         if state.show_stats:
-            notes.say(stats_line(answer.stats, max_model_len), "yellow" if full else "dim")
+            line = stats_line(answer.stats, max_model_len)
+            notes.say(notes.fit(line), "yellow" if full else "dim")
         elif full:
             notes.warn(context_use(used_tokens(answer.stats), max_model_len))

@@ -11,6 +11,7 @@ from llmcli.ui.state import ChatState
 from llmcli.ui.status import table
 
 MAX_LISTED = 20
+NARROW = 60  # a narrower window has no room for age and number of turns
 UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
@@ -20,7 +21,7 @@ def sessions(state: ChatState, argument: str) -> Outcome:
     if not listed:
         state.notes.dim("there is no saved session yet")
         return Outcome.GO_ON
-    state.notes.say(session_table(listed[:MAX_LISTED], time.time(), state.log.session_id))
+    state.notes.say(session_table(listed[:MAX_LISTED], time.time(), state.log.session_id, state.notes.width))
     more = len(listed) - MAX_LISTED
     if more > 0:
         state.notes.dim(f"and {more} older; llmcli sessions list shows all")
@@ -77,18 +78,21 @@ def resumed_notice(what: str, asked: list[str]) -> str:
     return f"{what}: {turns}, the last “{quote(' '.join(asked[-1].split()), 60)}”"
 
 
-def session_table(listed: list[SessionInfo], now: float, current: str | None = None) -> str:
-    """Lines of number, id, age, turns and what was asked first."""
+def session_table(
+    listed: list[SessionInfo], now: float, current: str | None = None, width: int | None = None
+) -> str:
+    """Lines of number, id, age, turns and what was asked first, cut to `width` columns."""
     rows = []
     for number, info in enumerate(listed, 1):
-        about = (
-            f"can not be read: {quote(info.problem, 60)}"
-            if info.problem
-            else f"{info.turns:>3}  {info.title}"
-        )
+        about = f"can not be read: {quote(info.problem, 60)}" if info.problem else info.title
+        if width is None or width >= NARROW:
+            about = f"{ago(now - info.modified):<15}  {info.turns:>3}  {about}"
         mark = "*" if info.id == current else " "
-        rows.append((f"{number:>3}{mark} {info.id}", f"{ago(now - info.modified):<15}  {about}"))
-    return table(rows)
+        rows.append((f"{number:>3}{mark} {info.id}", about))
+    lines = table(rows).split("\n")
+    return "\n".join(
+        line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines
+    )
 
 
 def ago(seconds: float) -> str:

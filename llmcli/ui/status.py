@@ -12,6 +12,7 @@ from llmcli.outputs import RequestStats, TokenLogprobs
 from llmcli.ui.parameters import ParameterValue, show_value
 
 NEARLY_FULL = 0.8
+BETWEEN = " · "
 
 
 def stats_line(stats: RequestStats, max_model_len: int | None) -> str:
@@ -23,7 +24,19 @@ def stats_line(stats: RequestStats, max_model_len: int | None) -> str:
     cached = f" ({count(stats.num_cached_tokens)} cached)" if stats.num_cached_tokens else ""
     parts.append(f"prompt {count(stats.num_prompt_tokens)}{cached}")
     parts.append(context_use(used_tokens(stats), max_model_len))
-    return " · ".join(parts)
+    return BETWEEN.join(parts)
+
+
+def fold(line: str, width: int) -> str:
+    """A line of numbers broken between them, not within, where it is longer than a window is wide."""
+    lines: list[str] = []
+    for part in line.split(BETWEEN):
+        longer = lines[-1] + BETWEEN + part if lines else part
+        if lines and len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def context_use(used: int, max_model_len: int | None) -> str:

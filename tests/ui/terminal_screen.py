@@ -41,7 +41,6 @@ class _Screen(pyte.HistoryScreen):
             self.buffer[y].wrapped = False
         super().erase_in_display(how, *args, **more)
 
-
     def _scroll_all_away(self) -> None:
         """As tmux does when the whole window is erased."""
         last = max([y for y in range(self.lines) if _text(self.buffer[y]).strip()], default=-1)

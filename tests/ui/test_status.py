@@ -1,7 +1,7 @@
 """The line of numbers after an answer."""
 
 from llmcli.outputs import RequestStats
-from llmcli.ui.status import Totals, context_use, nearly_full, stats_line, table
+from llmcli.ui.status import Totals, context_use, fold, nearly_full, stats_line, table
 
 
 def test_the_stats_line_tells_speed_counts_cache_and_context() -> None:
@@ -29,6 +29,13 @@ def test_a_table_aligns_its_values() -> None:
 def test_a_context_whose_size_is_not_known_is_never_full() -> None:
     assert context_use(1255, None) == "ctx 1 255"
     assert not nearly_full(10**9, None)
+
+
+def test_a_line_of_numbers_breaks_between_them() -> None:
+    line = "TTFT 0.21 s · 48.3 tok/s · ctx 9/99 (9 %)"
+    assert fold(line, 99) == line
+    assert fold(line, 30) == "TTFT 0.21 s · 48.3 tok/s\nctx 9/99 (9 %)"
+    assert fold(line, 5) == "TTFT 0.21 s\n48.3 tok/s\nctx 9/99 (9 %)"
 
 
 def test_totals_add_up_and_tell_the_rate_of_decoding() -> None:
