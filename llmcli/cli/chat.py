@@ -222,14 +222,16 @@ def _run_session(
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
     session = ChatSession(state, reader, lambda: _new_view(answers, state.show_thinking))
-    with mode:
-        if single_turn:
-            session.run_once()
-        else:
-            state.notes.dim(f"{state.backend.name} · /help lists the commands · Ctrl-D leaves")
-            session.run(prompt)
-    if state.log.session_id is not None and _is_terminal(sys.stderr):
-        state.notes.dim(f"saved; llmcli chat --resume {state.log.session_id} goes on with it")
+    try:
+        with mode:
+            if single_turn:
+                session.run_once()
+            else:
+                state.notes.dim(f"{state.backend.name} · /help lists the commands · Ctrl-D leaves")
+                session.run(prompt)
+    finally:
+        if state.log.session_id is not None and _is_terminal(sys.stderr):
+            state.notes.dim(f"saved; llmcli chat --resume {state.log.session_id} goes on with it")
 
 
 def _print_json(state: "ChatState", prompt: str) -> None:
