@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcli.cli.command import Settings
+from llmcli.cli.completion import complete_model
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
 from llmcli.errors import UsageError
 
@@ -32,7 +34,8 @@ def chat(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="A Hugging Face id (owner/name or owner/name@revision) or a folder; else the bundled model.",
+            autocompletion=complete_model,
+            help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else your default model.",
         ),
     ] = None,
     second: Annotated[
@@ -73,8 +76,16 @@ def chat(
     model_options: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
+    settings: Settings,
 ) -> None:
-    """Chat with a model in the terminal, or answer one prompt and exit."""
+    """Chat with a model in the terminal, or answer one prompt and exit.
+
+    Examples:
+        llmcli chat
+        llmcli chat TheBloke/Llama-2-7B-Chat-AWQ --system "Answer in one sentence."
+        llmcli chat "Why is the sky blue?" --temperature 0
+        git diff | llmcli chat "Write a commit message for this"
+    """
     from functools import partial
 
     from llmcli.hub.models import resolve_model
@@ -91,10 +102,13 @@ def chat(
 
     if interactive and single_turn:
         raise UsageError("--interactive and --single-turn exclude each other", fix="give one of them")
-    parameters, config, notes = Parameters(sampling.overrides()), engine.config(), Notes(stderr_console())
+    parameters = Parameters(sampling.overrides(), settings.origins)
+    config, notes = engine.config(), Notes(stderr_console())
     name, prompt = split_model_and_prompt(first, second)
+    name = name or settings.model
     if first and prompt == first and not any(char.isspace() for char in first):
-        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
+        which = f"“{name}”" if name else "the bundled model"
+        notes.dim(f"“{first}” is taken as a prompt for {which}; a model is owner/name or a folder")
     prompt = _with_piped_text(prompt, interactive, notes)
     wants_session = interactive or (prompt is None and _is_terminal(sys.stdin))
     if prompt is None and not wants_session:

@@ -22,7 +22,12 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
 ) -> None:
-    """Delete models from the hub's cache. Files that another revision shares stay."""
+    """Delete models from the hub's cache. Files that another revision shares stay.
+
+    Examples:
+        llmcli rm TheBloke/Llama-2-7B-Chat-AWQ
+        llmcli rm owner/name@v1.0 --dry-run
+    """
     if BUNDLED_NAME in models:
         raise UsageError(f"{BUNDLED_NAME} is a part of llmcli and can not be removed")
     hub_ids = [parse_hub_id(model) for model in models]
