@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from llmcli.cli.completion import complete_model
 from llmcli.config import human_bytes
 from llmcli.errors import UsageError, quote
 from llmcli.hub.cache import plan_deletion
@@ -16,7 +17,12 @@ from llmcli.hub.settings import hub_settings
 def rm(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="ID", show_default=False, help="owner/name, or owner/name@revision for one."),
+        typer.Argument(
+            metavar="ID",
+            show_default=False,
+            autocompletion=complete_model,
+            help="owner/name, or owner/name@revision for one.",
+        ),
     ],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -1,0 +1,90 @@
+"""A listing in each of its forms, as wide as the terminal or wider."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from llmcli.cli.listing import Column, Form, print_listing
+from tests.cli.conftest import Call
+from tests.cli.terminal import on_terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Fruit:
+    name: str
+    weight: int | None
+    colours: tuple[str, ...] = ()
+
+
+ROWS = [Fruit("apple", 1500, ("red",)), Fruit("梨\x1b[2J\t", None)]
+COLUMNS = (Column("NAME", "name"), Column("WEIGHT", "weight", lambda grams: f"{grams:,} g"))
+
+
+def printed(form: Form, capsys: pytest.CaptureFixture[str], rows: list[object] = ROWS) -> str:
+    print_listing(rows, COLUMNS, form)
+    return capsys.readouterr().out
+
+
+def test_away_from_a_terminal_it_is_plain_text_with_tabs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed("auto", capsys) == "NAME\tWEIGHT\napple\t1,500 g\n梨\\x1b[2J\\t\t-\n"
+
+
+def test_json_has_every_value_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(printed("json", capsys)) == [
+        {"name": "apple", "weight": 1500, "colours": ["red"]},
+        {"name": "梨\x1b[2J\t", "weight": None, "colours": []},
+    ]
+
+
+def test_jsonl_is_one_row_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed("jsonl", capsys).splitlines()
+    assert [json.loads(line)["name"] for line in lines] == [row.name for row in ROWS]
+
+
+def test_quiet_is_the_first_column_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed("quiet", capsys) == "apple\n梨\\x1b[2J\\t\n"
+
+
+def test_columns_for_people_are_aligned_by_the_width_of_their_letters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows: list[object] = [{"name": "apple", "weight": 1}, {"name": "梨", "weight": 20}]
+    assert printed("human", capsys, rows) == "NAME   WEIGHT\napple  1 g\n梨     20 g\n"
+
+
+def test_without_rows_there_is_a_head_or_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed("auto", capsys, []) == "NAME\tWEIGHT\n"
+    assert json.loads(printed("json", capsys, [])) == []
+    assert printed("jsonl", capsys, []) == printed("quiet", capsys, []) == ""
+
+
+def test_json_and_q_are_short_for_a_format(call: Call) -> None:
+    assert call("list", "--json") == call("list", "--format", "json")
+    assert call("list", "-q") == call("list", "--quiet") == call("list", "--format=quiet")
+    code, out, err = call("list", "--json", "-q")
+    assert (code, out) == (2, "")
+    assert "--format is given 2 times (--json, --quiet, -q are short for it)" in err
+
+
+def test_the_short_forms_are_in_the_help(call: Call) -> None:
+    _, out, _ = call("list", "--help")
+    assert "--format auto|human|json|jsonl|quiet" in out
+    assert "Short for --format json." in out
+    assert "-q" in out
+
+
+def test_on_a_terminal_it_is_a_table(program_env: dict[str, str]) -> None:
+    lines = on_terminal(["config", "show", "--all", "--origin"], program_env, columns=100).splitlines()
+    assert "KEY" in lines[0]
+    assert "\t" not in "".join(lines)
+    assert len({line.index("built-in") for line in lines[1:]}) == 1
+
+
+def test_on_a_narrow_terminal_each_row_is_a_block(program_env: dict[str, str]) -> None:
+    narrow = program_env | {"TERM": "dumb"}
+    narrow.pop("COLUMNS")
+    lines = on_terminal(["list"], narrow, columns=40).splitlines()
+    assert "NAME" in lines[0]
+    assert "tiny-chat" in lines[0]
+    assert max(map(len, lines)) <= 40
