@@ -30,15 +30,28 @@ from llmcli.cli.keys import (
     set_variable,
     variable_of,
 )
-from llmcli.cli.layers import MODEL, in_force, read_layers
+from llmcli.cli.layers import MODEL, Setting, in_force, read_layers
 from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, SHORT_FORMS
-from llmcli.errors import UsageError
+from llmcli.errors import LLMCliError, quote
 
 FLAG = "flag"
 EXAMPLES = "Examples:"
-# Places in the context that Typer hands on; not visible to commands.
-_FILES = "llmcli.files"
-_DEFAULT_MODEL = "llmcli.model"
+_CONFIGURED = "llmcli.configured"  # a place in the context that Typer hands on
+
+
+@dataclass(frozen=True, slots=True)
+class _Configured:
+    """What the environment and the files give to the command that runs.
+
+    Attributes:
+        files: parameter -> the setting that it gets where neither a flag nor the environment gives one.
+        model: the default model.
+        model_origin: where that comes from, empty if another model was typed.
+    """
+
+    files: Mapping[str, Setting]
+    model: str | None
+    model_origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +112,12 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UsageError as error:
-            error.why = error.why or self._origin_of_refused(ctx, error.what)
+        except LLMCliError as error:
+            configured = _configured(ctx)
+            lines = [error.why or self._origin_of_refused(ctx, error.what)]
+            if configured.model_origin and quote(configured.model) in error.what:
+                lines.append(f"the model is your default, from {configured.model_origin}")
+            error.why = "\n".join(filter(None, lines))
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -141,16 +158,15 @@ class Command(TyperCommand):
         root = ctx.find_root().command
         if isinstance(root, TyperGroup):
             check_layers(layers, section, keys, cache(lambda: read_vocabulary(root, ctx)))
-        configured = default_model(in_force(layers, section, None).get(MODEL))
-        ctx.meta[_DEFAULT_MODEL] = model = os.environ.get(MODEL_VARIABLE) or configured
-        chosen = self._chosen_model(typed, model) if any(layers) else None
-        settings = in_force(layers, section, chosen)
+        default, origin = _default_model(in_force(layers, section, None).get(MODEL))
+        model = self._named_model(typed, default) if default or any(layers) else None
+        settings = in_force(layers, section, model)
         files = {keys[key].name: setting for key, setting in settings.items() if key in keys}
-        ctx.meta[_FILES] = files
+        ctx.meta[_CONFIGURED] = _Configured(files, default, origin if model == default else "")
         by_name = {parameter.name: parameter for parameter in keys.values()}
         ctx.default_map = {name: option_value(setting, by_name[name]) for name, setting in files.items()}
 
-    def _chosen_model(self, typed: Mapping[str, Any], default: str | None) -> str | None:
+    def _named_model(self, typed: Mapping[str, Any], default: str | None) -> str | None:
         """The model that the command is about, None for a command without one."""
         from llmcli.hub.models import BUNDLED_NAME
         from llmcli.ui.positionals import split_model_and_prompt
@@ -177,7 +193,7 @@ def origin_of(ctx: Any, parameter: Any) -> str | None:
         return FLAG
     if kind == "ENVIRONMENT":
         return f"environment variable {set_variable(parameter)}"
-    files = ctx.meta.get(_FILES, {})
+    files = _configured(ctx).files
     return files[parameter.name].origin if kind == "DEFAULT_MAP" and parameter.name in files else None
 
 
@@ -187,6 +203,19 @@ def told_origin(ctx: Any, parameter: Any) -> str:
     if origin is None or origin == FLAG:
         return ""
     return "the value comes from " + (f"the {origin}" if origin.startswith("environment") else origin)
+
+
+def _default_model(setting: Setting | None) -> tuple[str | None, str]:
+    """The default model that the environment or a file names, and which of them."""
+    named = default_model(setting)
+    if value := os.environ.get(MODEL_VARIABLE):
+        return value, f"the environment variable {MODEL_VARIABLE}"
+    return named, setting.origin if setting else ""
+
+
+def _configured(ctx: Any) -> _Configured:
+    found = ctx.meta.get(_CONFIGURED)
+    return found if isinstance(found, _Configured) else _Configured({}, None, "")
 
 
 def build_command(name: str, function: Callable[..., None], *, configurable: bool = True) -> Command:
@@ -254,7 +283,7 @@ def _fields_as_parameters(bundle: Any) -> list[inspect.Parameter]:
 def _settings(ctx: Any) -> Settings:
     origins = {parameter.name: origin_of(ctx, parameter) for parameter in ctx.command.params}
     known = {name: origin for name, origin in origins.items() if origin is not None}
-    return Settings(known, ctx.meta.get(_DEFAULT_MODEL))
+    return Settings(known, _configured(ctx).model)
 
 
 def _section(ctx: Any) -> str:

@@ -148,11 +148,11 @@ def set_value(
     if not values:
         raise UsageError(f"no value for {quote(key)}", fix=f"llmcli config set {quote(key)} VALUE")
     read_file(user_file())  # told with line and column before anything is changed
-    section, name, parameter = find_place(key, model, _vocabulary(ctx))
-    value = checked_value(ctx, name, parameter, values)
+    section, name, options = find_place(key, model, _vocabulary(ctx))
+    value = checked_value(ctx, name, options, values)
     write_setting(user_file(), section, name, value)
     typer.echo(f"{name} = {show_value(value)} in {shown(user_file())} [{_title(section)}]", err=True)
-    variable = _set_variable(name, parameter)
+    variable = _set_variable(name, next(iter(options.values()), None))
     if variable:
         typer.echo(f"{variable} in the environment goes before it", err=True)
 

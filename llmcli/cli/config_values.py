@@ -5,6 +5,8 @@ A value is checked as a flag would be: by the option's own parser, then by the r
 """
 
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,6 +19,7 @@ from llmcli.cli.options import check_ranges
 from llmcli.errors import UsageError, quote
 
 Section = tuple[str, ...]  # ("defaults",), ("run",) or ("models", "owner/name")
+Options = Mapping[str, Any]  # command -> its option
 
 
 def every_key(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -35,17 +38,16 @@ def check_files(ctx: typer.Context, layers: Layers, vocabulary: Vocabulary) -> N
         if setting.key == MODEL:
             default_model(setting)
             continue
-        keys = every_key(vocabulary) if setting.command is None else vocabulary[setting.command]
-        parameter = keys[setting.key]
+        options = _options(setting.key, setting.command, vocabulary)
         try:
-            _check(ctx, parameter, option_value(setting, parameter))
+            _check(ctx, setting.key, options, partial(option_value, setting))
         except UsageError as error:
             error.why = error.why or f"the value comes from {setting.origin}"
             raise
 
 
-def find_place(key: str, model: str | None, vocabulary: Vocabulary) -> tuple[Section, str, Any]:
-    """Section, key and option that `KEY` or `COMMAND.KEY` and --model stand for; the model itself has no option.
+def find_place(key: str, model: str | None, vocabulary: Vocabulary) -> tuple[Section, str, Options]:
+    """Section, key and options that `KEY` or `COMMAND.KEY` and --model stand for; the model itself has no option.
 
     Raises:
         UsageError: there is no such key, or it has no place there.
@@ -58,44 +60,67 @@ def find_place(key: str, model: str | None, vocabulary: Vocabulary) -> tuple[Sec
         raise UsageError(f"{quote(key)} is for one command, --model for all", fix="leave one of them")
     if model is not None and name == MODEL:
         raise UsageError("model can not be set for a model", fix="leave --model out")
-    known: Keys = vocabulary[command] if dot else every_key(vocabulary)
-    if name != MODEL and name not in known:
+    options = _options(name, command if dot else None, vocabulary)
+    if name != MODEL and not options:
+        known: Keys = vocabulary[command] if dot else every_key(vocabulary)
         raise unknown_key(name, f"[{command}]" if dot else "config", known)
     section = (MODELS, model) if model is not None else (command,) if dot else (DEFAULTS,)
-    return section, name, None if name == MODEL else known[name]
+    return section, name, options
 
 
-def checked_value(ctx: typer.Context, key: str, parameter: Any, texts: list[str]) -> Value:
+def checked_value(ctx: typer.Context, key: str, options: Options, texts: list[str]) -> Value:
     """The value to write: a truth or a number where the option takes one, else the text.
 
     Raises:
-        UsageError: the option does not take it.
+        UsageError: an option does not take it.
     """
     if key == MODEL:
         return _checked_model(" ".join(texts))
-    if parameter.multiple:
-        _check(ctx, parameter, texts)
+    if all(option.multiple for option in options.values()):
+        _check(ctx, key, options, lambda option: texts)
         return texts
     if len(texts) > 1:
         raise UsageError(f"{key} takes one value, got {len(texts)}", fix="put a text with spaces in quotes")
-    value = _check(ctx, parameter, texts[0])
+    value = _check(ctx, key, options, lambda option: texts[0])
     if isinstance(value, bool):
         return value
     return _number(texts[0]) if isinstance(value, int | float) else texts[0]
 
 
-def _check(ctx: typer.Context, parameter: Any, given: Any) -> Any:
-    """What an option makes of a value, within its range.
+def _options(key: str, command: str | None, vocabulary: Vocabulary) -> Options:
+    return {name: keys[key] for name, keys in vocabulary.items() if key in keys and command in (None, name)}
+
+
+def _check(ctx: typer.Context, key: str, options: Options, given: Callable[[Any], Any]) -> Any:
+    """What the options of that name make of a value; one for all commands must suit each that has the option.
+
+    Args:
+        given: the value, as an option takes it.
 
     Raises:
         UsageError: a wrong value.
     """
+    taken: dict[str, Any] = {}
+    refused: list[UsageError] = []
+    for command, option in options.items():
+        try:
+            taken[command] = _accept(ctx, option, given(option))
+        except UsageError as error:
+            refused.append(error)
+    if refused:
+        for command in taken:
+            refused[0].fix = f"for `llmcli {command}` alone it is {command}.{key}"
+        raise refused[0]
+    return next(iter(taken.values()))
+
+
+def _accept(ctx: typer.Context, option: Any, given: Any) -> Any:
     try:
-        value = parameter.process_value(ctx, given)
+        value = option.process_value(ctx, given)
     except typer.BadParameter as error:
         said = error.message.removeprefix("Value error, ")  # Typer passes pydantic's wording on
-        raise UsageError(f"{parameter.opts[0]}{'' if said.startswith('must') else ':'} {said}") from None
-    check_ranges({parameter.name: value})
+        raise UsageError(f"{option.opts[0]}{'' if said.startswith('must') else ':'} {said}") from None
+    check_ranges({option.name: value})
     return value
 
 

@@ -195,6 +195,7 @@ def test_a_variable_that_goes_before_what_is_set_is_told(
         (["set", "dtype", "int3"], "'int3' is not one of"),
         (["set", "threads", "5000"], "--threads must be in 1..1024"),
         (["set", "yes", "true"], "--yes is given on the command line"),
+        (["set", "format", "openai"], "for `llmcli run` alone it is run.format"),
         (["set", "nope.seed", "1"], "nope.seed is not KEY or COMMAND.KEY"),
         (["set", "list.seed", "1"], "[list]: unknown key seed"),
         (["set", "run.seed", "1", "-m", "org/x"], "leave one of them"),

@@ -175,3 +175,16 @@ def test_a_value_out_of_range_from_the_environment_is_told_with_its_variable(
 ) -> None:
     monkeypatch.setenv("LLMCLI_TOP_P", "2")
     assert "the value comes from the environment variable LLMCLI_TOP_P" in refused()
+
+
+def test_an_error_about_the_default_model_tells_where_it_comes_from(
+    work: Path, user_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_file.write_text('model = "a//b"')
+    assert run_command_line(["show"]) == 2
+    assert f"the model is your default, from {user_file} [defaults]" in capsys.readouterr().err
+    monkeypatch.setenv("LLMCLI_MODEL", "c//d")
+    assert run_command_line(["show"]) == 2
+    assert "from the environment variable LLMCLI_MODEL" in capsys.readouterr().err
+    assert run_command_line(["show", "e//f"]) == 2
+    assert "your default" not in capsys.readouterr().err
