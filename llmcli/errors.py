@@ -16,7 +16,7 @@
     │   ├── UnsupportedModelError  5
     │   ├── CheckpointError        5
     │   └── DoesNotFitError        5
-    └── ServerAddressError         6   a server's address is in use, or can not be reached
+    └── ServerError                6   a server can not be reached, or fails
 
 Knows nothing of how an error is shown; `cli/app.py` prints it and exits with its code.
 """
@@ -128,7 +128,7 @@ class DoesNotFitError(ModelNotRunnableError):
     """The model and its KV cache need more memory than there is."""
 
 
-class ServerAddressError(LLMCliError):
-    """The address of a server is in use, or can not be reached."""
+class ServerError(LLMCliError):
+    """A server can not be reached, or does not answer as it should."""
 
     exit_code = 6

@@ -22,7 +22,7 @@ EXIT_CODES = {
     "UnsupportedModelError": 5,
     "CheckpointError": 5,
     "DoesNotFitError": 5,
-    "ServerAddressError": 6,
+    "ServerError": 6,
 }
 
 

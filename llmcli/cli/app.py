@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.completion import shell_complete
 from typer.main import get_command
 
 from llmcli import __version__
@@ -43,8 +44,19 @@ COMMANDS: CommandTable = {
     "config": ("llmcli.cli.config", "SUBCOMMANDS"),
 }
 
+# What people type out of habit; help does not list it.
+ALIASES = {"ls": "list"}
+
+
+class Program(CommandGroup):
+    """All commands; tests put a table of their own in place of this one."""
+
+    table = COMMANDS
+    aliases = ALIASES
+
+
 app = typer.Typer(
-    cls=CommandGroup,
+    cls=Program,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -130,6 +142,8 @@ def _invoke(args: list[str], table: CommandTable, state: dict[str, Any]) -> int:
     group.table = table
     if os.environ.get("_LLMCLI_COMPLETE"):
         group.main(args, prog_name="llmcli")  # a shell asks for completions; exits by itself
+    if args[:1] == ["--show-completion"] and len(args) == 2:  # of another shell than the one that calls
+        return shell_complete(group, {}, "llmcli", "_LLMCLI_COMPLETE", f"source_{args[1]}")
     if args[:1] == ["help"]:
         args = [*args[1:], "--help"]
     try:

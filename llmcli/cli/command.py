@@ -127,12 +127,7 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 own = "Options" if isinstance(parameter, TyperOption) else "Arguments"
-                section = sections[getattr(parameter, "rich_help_panel", None) or own]
-                section.append(record)
-                short_for = f"Short for {long_name(parameter)}"
-                section += [
-                    (", ".join(flags), f"{short_for} {value}.") for flags, value in _short_forms(parameter)
-                ]
+                sections[getattr(parameter, "rich_help_panel", None) or own].append(record)
         for title in sorted(sections, key=lambda title: (title != "Arguments", title != "Options")):
             with formatter.section(title):
                 formatter.write_dl(sections[title])
@@ -290,7 +285,7 @@ def _section(ctx: Any) -> str:
     """The name of the command just below the program: `bench` for `llmcli bench compare` too."""
     while ctx.parent is not None and ctx.parent.parent is not None:
         ctx = ctx.parent
-    return str(ctx.info_name)
+    return str(ctx.info_name).split()[0]
 
 
 def _aliases(names: list[str]) -> list[str]:

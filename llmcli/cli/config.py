@@ -84,8 +84,8 @@ class Row:
     origin: str
 
 
-COLUMNS = (Column("KEY", "key"), Column("VALUE", "value", lambda value: show_value(value)))
-ORIGIN = Column("ORIGIN", "origin")
+COLUMNS = (Column("KEY", lambda row: row.key), Column("VALUE", lambda row: show_value(row.value)))
+ORIGIN = Column("ORIGIN", lambda row: row.origin)
 
 
 def show(
@@ -118,7 +118,7 @@ def show(
     check_files(ctx, layers, vocabulary)
     rows = sorted(_rows(layers, vocabulary, model), key=lambda row: row.key)
     found = [row for row in rows if everything or row.origin != BUILT_IN]
-    print_listing(found, (*COLUMNS, ORIGIN) if origin else COLUMNS, form)
+    print_listing(found, (*COLUMNS, ORIGIN) if origin else COLUMNS, form, key="key")
     if not found:
         typer.echo("everything is built in; --all shows it", err=True)
 
@@ -207,8 +207,10 @@ def edit(ctx: typer.Context) -> None:
     check_files(ctx, [read_file(file)], _vocabulary(ctx))
 
 
-def show_value(value: object) -> str:
-    """A setting's value as people write it."""
+def show_value(value: object) -> str | None:
+    """A setting's value as people write it; None for one that is not set."""
+    if value is None:
+        return None
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

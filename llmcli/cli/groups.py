@@ -8,6 +8,7 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -17,10 +18,8 @@ from typer.main import get_command
 from llmcli.cli.command import build_command
 from llmcli.errors import UsageError, quote
 
-CommandTable = Mapping[str, tuple[str, str]]  # name -> module and function
-
-# What people type out of habit; help does not list it.
-ALIASES = {"ls": "list"}
+# Name -> module and function. A name of two words is a form of the command that its first word names.
+CommandTable = Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,14 @@ class Subcommands:
 
 
 class CommandGroup(TyperGroup):
-    """The commands of a table."""
+    """The commands of a table, and other words for some of them."""
 
-    table: CommandTable  # set by whoever makes the group
+    table: CommandTable = MappingProxyType({})
+    aliases: Mapping[str, str] = MappingProxyType({})
     configurable = True
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.table)
+        return [name for name in self.table if " " not in name]
 
     def get_command(self, ctx: Any, cmd_name: str) -> "TyperCommand | CommandGroup | None":
         if cmd_name not in self.table:
@@ -55,8 +55,9 @@ class CommandGroup(TyperGroup):
         return build_command(cmd_name, target, configurable=self.configurable)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        if args[0] not in self.table:
-            args = [ALIASES.get(args[0], args[0]), *args[1:]]
+        args = [self.aliases.get(args[0], args[0]), *args[1:]]
+        if " ".join(args[:2]) in self.table:
+            args = [" ".join(args[:2]), *args[2:]]
         if args[0] not in self.table and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], self.table, 1)
             known = f"commands: {', '.join(self.table)}; see {ctx.command_path} --help"

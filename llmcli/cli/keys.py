@@ -125,14 +125,15 @@ def _key(parameter: Any) -> str | None:
 
 
 def _commands(group: TyperGroup, ctx: Any) -> Iterator[tuple[str, TyperCommand]]:
-    for name in group.list_commands(ctx):
+    names = getattr(group, "table", None) or group.list_commands(ctx)  # a table has forms of two words too
+    for name in names:
         command: Any = group.get_command(ctx, name)
         if not getattr(command, "configurable", True):
             continue
         if isinstance(command, TyperGroup):
             yield from ((name, inner) for _, inner in _commands(command, ctx))
         else:
-            yield name, command
+            yield name.split()[0], command
 
 
 def _check(setting: Setting, vocabulary: Vocabulary) -> None:

@@ -35,12 +35,11 @@ class Row:
 
 
 COLUMNS = (
-    Column("NAME", "name"),
-    Column("QUANT", "quantization"),
-    Column("SIZE", "size", human_bytes),
-    Column("CTX", "context", lambda tokens: f"{tokens:,}"),
-    Column("MODIFIED", "modified", lambda modified: ago(time.time() - modified)),
-    Column("SOURCE", "source"),
+    Column("NAME", lambda row: f"{row.name} (bundled)" if row.source == "bundled" else row.name),
+    Column("QUANT", lambda row: row.quantization),
+    Column("SIZE", lambda row: human_bytes(row.size)),
+    Column("CTX", lambda row: None if row.context is None else f"{row.context:,}"),
+    Column("MODIFIED", lambda row: ago(time.time() - row.modified)),
 )
 
 

@@ -1,15 +1,16 @@
 """How a listing is printed: for people, for programs, or only the names.
 
-    print_listing(rows, (Column("NAME", "name"), Column("SIZE", "size", human_bytes)), form)
+    COLUMNS = (Column("NAME", lambda row: row.name), Column("SIZE", lambda row: human_bytes(row.size)))
+    print_listing(rows, COLUMNS, form)
 
-Rows are dataclasses or mappings. JSON has all their values as they are, the other forms one cell for each column.
+Rows are dataclasses or mappings. JSON has all their values as they are, the other forms a cell for each column.
 Knows nothing of what is listed; called by the commands that list something, with the value of `ListingFormat`.
 """
 
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,49 +23,37 @@ GAP = 2
 MAX_CELL = 1000
 
 
-def _show(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table.
-
-    Attributes:
-        title: its head.
-        field: the value of the row that it shows.
-        show: turns that value into a cell; None becomes "-" before it is asked.
-    """
+    """One column of the table: its head, and what of a row stands in it (None is shown as "-")."""
 
     title: str
-    field: str
-    show: Callable[[Any], str] = _show
+    cell: Callable[[Any], object]
 
-    def cell(self, row: Mapping[str, Any]) -> str:
-        """What stands in this column, as one line without control characters."""
-        value = row[self.field]
-        return quote(_show(None) if value is None else self.show(value), MAX_CELL)
+    def text(self, row: Any) -> str:
+        """The cell as one line without control characters."""
+        value = self.cell(row)
+        return "-" if value is None else quote(str(value), MAX_CELL)
 
 
-def print_listing(rows: Sequence[Any], columns: Sequence[Column], form: Form) -> None:
+def print_listing(rows: Sequence[Any], columns: Sequence[Column], form: Form, *, key: str = "name") -> None:
     """Print rows on stdout.
 
     Args:
-        columns: those of the table; the first one's field is the name that `quiet` prints.
         form: auto is human on a terminal, and elsewhere plain text with a tab between columns.
+        key: field of a row that quiet prints.
     """
-    records = [_as_mapping(row) for row in rows]
     if form == "json":
-        typer.echo(json.dumps(records, indent=2))
+        typer.echo(json.dumps([_as_mapping(row) for row in rows], indent=2))
     elif form == "jsonl":
-        for record in records:
-            typer.echo(json.dumps(record))
+        for row in rows:
+            typer.echo(json.dumps(_as_mapping(row)))
     elif form == "quiet":
-        for record in records:
-            typer.echo(quote(str(record[columns[0].field]), MAX_CELL))
+        for row in rows:
+            typer.echo(quote(str(_as_mapping(row)[key]), MAX_CELL))
     else:
         lines = [[column.title for column in columns]]
-        lines += [[column.cell(record) for column in columns] for record in records]
+        lines += [[column.text(row) for column in columns] for row in rows]
         if form == "human" or sys.stdout.isatty():
             _print_table(lines)
         else:
@@ -79,7 +68,7 @@ def _as_mapping(row: Any) -> dict[str, Any]:
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Aligned columns; where they are wider than the terminal, a block of lines for each row."""
+    """Aligned columns under a bold head; where they are wider than the terminal, a block of lines for each row."""
     from rich.cells import cell_len
     from rich.text import Text
 
@@ -87,20 +76,26 @@ def _print_table(lines: Sequence[Sequence[str]]) -> None:
 
     console = stdout_console()
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    titles, *rows = lines
     if console.is_terminal and sum(widths) + GAP * (len(widths) - 1) > console.width:
-        widest = max(map(cell_len, titles))
-        for number, row in enumerate(rows):
-            if number:
-                console.print()
-            for title, cell in zip(titles, row, strict=True):
-                line = Text(_padded(title, widest), style="bold").append(cell, style="not bold")
-                console.print(line, soft_wrap=True)
-        return
-    for number, row in enumerate(lines):
-        cells = (_padded(cell, width) for cell, width in zip(row, widths, strict=True))
-        line = Text("".join(cells).rstrip(), style="" if number else "bold")
-        console.print(line, soft_wrap=True)
+        blocks = _blocks(lines)
+    else:
+        texts = ["".join(map(_padded, line, widths)).rstrip() for line in lines]
+        blocks = [(texts[0], "")] + [("", text) for text in texts[1:]]
+    for head, text in blocks:
+        console.print(Text(head, style="bold").append(text, style="not bold"), soft_wrap=True)
+
+
+def _blocks(lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """Title and cell, one to a line, with an empty line between the rows."""
+    from rich.cells import cell_len
+
+    titles, *rows = lines
+    width = max(map(cell_len, titles))
+    blocks: list[tuple[str, str]] = []
+    for row in rows:
+        blocks += [("", "")] * bool(blocks)
+        blocks += [(_padded(title, width), cell) for title, cell in zip(titles, row, strict=True)]
+    return blocks
 
 
 def _padded(cell: str, width: int) -> str:

@@ -314,7 +314,8 @@ ListingFormat = Annotated[
     _option(
         "--format",
         metavar=LISTING_METAVAR,
-        help="How the list is printed; auto is human on a terminal, tabs between columns elsewhere.",
+        help="How the list is printed: auto is human on a terminal, and has tabs between columns elsewhere;"
+        " quiet is names only. Short: --json, and -q or --quiet.",
     ),
 ]
 Quiet = Annotated[bool, _option("--quiet", "-q", help="Only results and errors.")]

@@ -14,7 +14,7 @@ from tests.cli.conftest import Call
 
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
 PATHS = [
-    *([name] for name in COMMANDS if name != "config"),
+    *(name.split() for name in COMMANDS if name != "config"),
     *(["config", name] for name in ("show", "set", "unset", "path", "edit")),
 ]
 
@@ -107,13 +107,15 @@ def test_a_broken_configuration_does_not_stop_completion(run_llmcli: RunProgram,
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_for_a_shell_can_be_shown_and_installed(
-    shell: str, run_llmcli: RunProgram, tmp_path: Path
-) -> None:
-    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else it is the shell that runs the tests
-    done = run_llmcli("--show-completion", shell, env=named)
+def test_the_script_for_a_named_shell_can_be_shown(shell: str, run_llmcli: RunProgram) -> None:
+    done = run_llmcli("--show-completion", shell)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"_LLMCLI_COMPLETE=complete_{shell}" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell_can_be_installed(shell: str, run_llmcli: RunProgram, tmp_path: Path) -> None:
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else it is the shell that runs the tests
     assert run_llmcli("--install-completion", shell, env=named).returncode == 0
     written = [path.read_text() for path in (tmp_path / "home").rglob("*llmcli*") if path.is_file()]
     assert any(f"_LLMCLI_COMPLETE=complete_{shell}" in text for text in written)
@@ -123,7 +125,7 @@ def test_bash_itself_completes_with_the_script(program_env: dict[str, str], tmp_
     (tmp_path / "llmcli").write_text(f'#!/bin/sh\nexec {sys.executable} -m llmcli "$@"\n')
     (tmp_path / "llmcli").chmod(0o755)
     script = (
-        'eval "$(_LLMCLI_COMPLETE=source_bash llmcli)"\n'
+        'eval "$(llmcli --show-completion bash)"\n'
         "COMP_WORDS=(llmcli config se) COMP_CWORD=2\n"
         '$(complete -p llmcli | sed "s/.*-F \\([^ ]*\\).*/\\1/") llmcli\n'
         'echo "${COMPREPLY[@]}"'

@@ -51,16 +51,16 @@ def cached(hub, capsys):
 
 def hub_rows(text: str) -> list[list[str]]:
     """Rows of the listing, split, without the bundled model."""
-    return [line.split("\t") for line in text.splitlines()[1:] if not line.endswith("\tbundled")]
+    return [line.split("\t") for line in text.splitlines()[1:] if "(bundled)" not in line]
 
 
 def test_the_table_shows_name_quantization_size_context_and_age(cached, capsys):
     assert run_command_line(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["NAME", "QUANT", "SIZE", "CTX", "MODIFIED", "SOURCE"]
+    assert out.splitlines()[0].split() == ["NAME", "QUANT", "SIZE", "CTX", "MODIFIED"]
     assert hub_rows(out) == [
-        ["ada/dense", "bfloat16", "2.2 KiB", "4,096", "just now", "hub"],
-        ["ada/small-awq", "awq 4-bit", "2.3 KiB", "4,096", "just now", "hub"],
+        ["ada/dense", "bfloat16", "2.2 KiB", "4,096", "just now"],
+        ["ada/small-awq", "awq 4-bit", "2.3 KiB", "4,096", "just now"],
     ]
 
 

@@ -18,7 +18,10 @@ class Fruit:
 
 
 ROWS = [Fruit("apple", 1500, ("red",)), Fruit("梨\x1b[2J\t", None)]
-COLUMNS = (Column("NAME", "name"), Column("WEIGHT", "weight", lambda grams: f"{grams:,} g"))
+COLUMNS = (
+    Column("NAME", lambda row: row.name),
+    Column("WEIGHT", lambda row: None if row.weight is None else f"{row.weight:,} g"),
+)
 
 
 def printed(form: Form, capsys: pytest.CaptureFixture[str], rows: list[object] = ROWS) -> str:
@@ -49,7 +52,7 @@ def test_quiet_is_the_first_column_alone(capsys: pytest.CaptureFixture[str]) -> 
 def test_columns_for_people_are_aligned_by_the_width_of_their_letters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows: list[object] = [{"name": "apple", "weight": 1}, {"name": "梨", "weight": 20}]
+    rows: list[object] = [Fruit("apple", 1), Fruit("梨", 20)]
     assert printed("human", capsys, rows) == "NAME   WEIGHT\napple  1 g\n梨     20 g\n"
 
 
@@ -70,8 +73,8 @@ def test_json_and_q_are_short_for_a_format(call: Call) -> None:
 def test_the_short_forms_are_in_the_help(call: Call) -> None:
     _, out, _ = call("list", "--help")
     assert "--format auto|human|json|jsonl|quiet" in out
-    assert "Short for --format json." in out
-    assert "-q" in out
+    assert "--json" in out
+    assert "-q or --quiet" in " ".join(out.split())
 
 
 def test_on_a_terminal_it_is_a_table(program_env: dict[str, str]) -> None:
@@ -88,3 +91,10 @@ def test_on_a_narrow_terminal_each_row_is_a_block(program_env: dict[str, str]) -
     assert "NAME" in lines[0]
     assert "tiny-chat" in lines[0]
     assert max(map(len, lines)) <= 40
+
+
+def test_rows_may_be_mappings(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = (Column("KEY", lambda row: row["key"]),)
+    print_listing([{"key": "a", "value": 1}], columns, "jsonl", key="key")
+    print_listing([{"key": "a", "value": 1}], columns, "quiet", key="key")
+    assert capsys.readouterr().out == '{"key": "a", "value": 1}\na\n'
