@@ -33,7 +33,7 @@ def write_setting(path: Path, section: Sequence[str], key: str, value: Value) ->
         table = document
         for name in section:
             if name not in table:
-                table[name] = tomlkit.table()
+                table[name] = tomlkit.table(is_super_table=name != section[-1])
             table = table[name]
     table[_spelling(table, key) or key] = value
     _replace(path, tomlkit.dumps(document))

@@ -133,7 +133,7 @@ def test_set_writes_one_value_that_show_understands(
     args: list[str], wanted: str, call: Call, user_file: Path
 ) -> None:
     written(call, "set", *args)
-    assert user_file.read_text().replace("[models]\n", "").strip() + "\n" == wanted
+    assert user_file.read_text() == wanted
     assert call("config", "show", "--origin")[0] == 0
 
 

@@ -26,11 +26,10 @@ QUICK = (
     ["list"],
     ["list", "--json"],
     ["list", "-q"],
-    ["show"],
-    ["show", "--json"],
     ["config", "show", "--all", "--origin"],
     ["config", "path"],
 )
+FORCED = ENVIRONMENTS["forced colour"] | ENVIRONMENTS["narrow"]
 GREEDY = ["--temperature", "0", "-n", "8"]
 ANSWER = ["chat", "tiny-chat", "Hello!", "--stats", *GREEDY]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
@@ -49,13 +48,20 @@ def test_what_is_listed_and_shown_is_plain_text_in_a_pipe(
     assert not CONTROL.search(done.stdout)
 
 
+@pytest.mark.parametrize("args", [["show"], ["show", "--json"]], ids=" ".join)
+def test_a_model_is_shown_in_plain_text_in_a_pipe(args: list[str], run_llmcli: RunProgram) -> None:
+    done = run_llmcli(*args, env=FORCED)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not CONTROL.search(done.stdout)
+
+
 @pytest.mark.parametrize("args", [["list"], ["config", "show", "--all"]], ids=" ".join)
 def test_a_pipe_has_no_width(args: list[str], run_llmcli: RunProgram) -> None:
     narrow, wide = (run_llmcli(*args, env={"COLUMNS": width}).stdout for width in ("40", "200"))
     assert narrow == wide
 
 
-@pytest.mark.parametrize("env", [ENVIRONMENTS["dumb"], ENVIRONMENTS["forced colour"] | {"COLUMNS": "40"}])
+@pytest.mark.parametrize("env", [FORCED])
 def test_an_answer_in_a_pipe_is_the_answer_and_nothing_else(
     env: dict[str, str], run_llmcli: RunProgram
 ) -> None:
@@ -92,7 +98,7 @@ def test_a_batch_without_an_output_file_writes_records_only(run_llmcli: RunProgr
     assert "1/1" in done.stderr
 
 
-@pytest.mark.parametrize("env", [ENVIRONMENTS["dumb"], ENVIRONMENTS["narrow"]], ids=["dumb", "narrow"])
+@pytest.mark.parametrize("env", [ENVIRONMENTS["dumb"] | ENVIRONMENTS["narrow"]])
 def test_a_benchmark_prints_its_table_as_text(env: dict[str, str], run_llmcli: RunProgram) -> None:
     small = ["-p", "8", "-n", "4", "-d", "8", "-b", "1", "-r", "1"]
     done = run_llmcli("bench", *small, env=env)
