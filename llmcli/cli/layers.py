@@ -113,11 +113,13 @@ def read_file(path: Path) -> list[Setting]:
     if len(data) > MAX_BYTES:
         raise _bad(path, f"is larger than {MAX_BYTES:,} bytes")
     try:
-        table = tomllib.loads(data.decode("utf-8-sig"))
+        # With a newline an error in the last line has a line number, without one it is "at end of document".
+        table = tomllib.loads(data.decode("utf-8-sig") + "\n")
     except UnicodeDecodeError as error:
         raise _bad(path, f"is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from None
     except (ValueError, RecursionError) as error:  # tomllib's own error is a ValueError with line and column
-        raise _bad(path, f"is not TOML: {quote(str(error))}", fix="llmcli config edit") from None
+        fix = "llmcli config edit" if path == user_file() else ""
+        raise _bad(path, f"is not TOML: {quote(str(error))}", fix=fix) from None
     settings = list(_settings(table, path))
     _refuse_doubles(settings)
     return sorted(settings, key=lambda setting: setting.rank)
