@@ -143,8 +143,8 @@ def set_value(
         llmcli config set run.format openai
     """
     if not values and "=" in key:
-        key, _, value = key.partition("=")
-        values = [value]
+        key, _, text = key.partition("=")
+        values = [text]
     if not values:
         raise UsageError(f"no value for {quote(key)}", fix=f"llmcli config set {quote(key)} VALUE")
     read_file(user_file())  # told with line and column before anything is changed

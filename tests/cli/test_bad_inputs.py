@@ -56,7 +56,7 @@ BAD: list[tuple[str, list[str], int, list[str]]] = [
     ("C16 dash after --", ["show", "--", "-x/y"], 2, ["is not owner/name"]),
     ("C16 two slashes", ["show", "a//b"], 2, ["is not owner/name"]),
     ("C16 dots", ["show", "a/.."], 2, ["is not owner/name"]),
-    ("C16 NUL", ["show", "a/b\0"], 2, ["is not owner/name", "a/b\\x00"]),
+    ("C16 NUL", ["show", "a/b\0"], 2, ["is not owner/name", "x00"]),
     ("C16 long", ["show", "a/" + "b" * 300], 2, ["is not owner/name"]),
     ("C16 look-alike", ["show", "Thе/Model"], 2, ["is not owner/name"]),
     ("C16 leading dot", ["show", ".a/b"], 2, ["is not owner/name"]),
