@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmcli.cli.completion import complete_key, complete_model
+from llmcli.cli.completion import complete_model
 from llmcli.cli.config_values import Section, check_files, checked_value, every_key, find_place
 from llmcli.cli.config_writer import remove_setting, write_setting
 from llmcli.cli.groups import Subcommands
@@ -26,6 +26,7 @@ from llmcli.cli.options import ListingFormat
 from llmcli.errors import LLMCliError, UsageError, quote
 
 BUILT_IN = "built-in"
+MAX_HELP = 60  # characters that a shell shows beside a key
 GENERATION_CONFIG = "model's generation_config.json"
 TEMPLATE = """\
 # Settings of llmcli: any option by its long name. `llmcli config show --all` lists them.
@@ -53,12 +54,21 @@ SUBCOMMANDS = Subcommands(
     configurable=False,
 )
 
+
+def _complete_key(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The keys that a shell offers, with what they mean."""
+    keys = every_key(_vocabulary(ctx)).items()
+    return [
+        (key, (option.help or "")[:MAX_HELP]) for key, option in sorted(keys) if key.startswith(incomplete)
+    ]
+
+
 Key = Annotated[
     str,
     typer.Argument(
         metavar="KEY",
         show_default=False,
-        autocompletion=complete_key,
+        autocompletion=_complete_key,
         help="Long name of an option, such as max-tokens; run.format is for `llmcli run` only.",
     ),
 ]
