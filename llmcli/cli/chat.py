@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmcli.cli.chat_options import AnswerOptions, ServerOptions, SessionOptions
+from llmcli.cli.command import Settings
+from llmcli.cli.completion import complete_model
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
 from llmcli.errors import UsageError
 
@@ -39,7 +41,8 @@ def chat(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="A Hugging Face id (owner/name or owner/name@revision) or a folder; else the bundled model.",
+            autocompletion=complete_model,
+            help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else your default model.",
         ),
     ] = None,
     second: Annotated[
@@ -71,8 +74,18 @@ def chat(
     model_options: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
+    settings: Settings,
 ) -> None:
-    """Chat with a model in the terminal, or answer one prompt and exit."""
+    """Chat with a model in the terminal, or answer one prompt and exit.
+
+    Examples:
+        llmcli chat
+        llmcli chat TheBloke/Llama-2-7B-Chat-AWQ --system "Answer in one sentence."
+        llmcli chat "Why is the sky blue?" --temperature 0
+        llmcli chat --continue
+        llmcli chat --url http://127.0.0.1:8000/v1
+        git diff | llmcli chat "Write a commit message for this"
+    """
     from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
@@ -88,7 +101,7 @@ def chat(
     check_options(sessions)
     flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
     num_logprobs = flags.pop("logprobs", None)
-    parameters = Parameters(flags)
+    parameters = Parameters(flags, settings.origins)
     attachments = [read_text(name) for name in answers.files or ()]
     log, saved = open_session(sessions, notes)
     models: Models = (
@@ -96,8 +109,11 @@ def chat(
         or LocalModels(config, notes, parameters, offline=model_options.offline, verbose=verbose)
     )  # fmt: skip
     name, prompt = _split(first, second, models)
+    if models.url is None and (saved is None or not saved.setup.model):
+        name = name or settings.model
     if first and prompt == first and saved is None and not any(char.isspace() for char in first):
-        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
+        which = f"“{name}”" if name else "the bundled model"
+        notes.dim(f"“{first}” is taken as a prompt for {which}; a model is owner/name or a folder")
     prompt = _with_piped_text(prompt, interactive, notes)
     wants_session = interactive or (prompt is None and _is_terminal(sys.stdin))
     if prompt is None and not wants_session and not attachments:

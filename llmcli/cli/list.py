@@ -1,7 +1,5 @@
 """`llmcli list`: the models on this machine, the bundled one too. Reads the cache; opens no connection."""
 
-import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from llmcli.cli.options import Json, Quiet
+from llmcli.cli.listing import Column, print_listing
+from llmcli.cli.options import ListingFormat
 from llmcli.config import human_bytes
-from llmcli.errors import LLMCliError, UnsupportedModelError, quote
+from llmcli.errors import LLMCliError, UnsupportedModelError
 from llmcli.hub.cache import cached_models
 from llmcli.hub.models import bundled_model
 from llmcli.hub.settings import hub_settings
 from llmcli.model.spec import read_model_spec
-from llmcli.ui.console import stdout_console
 
-COLUMNS = ("NAME", "QUANT", "SIZE", "CTX", "MODIFIED")
 UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
@@ -36,11 +33,14 @@ class Row:
     path: str
     source: str
 
-    def cells(self, now: float) -> tuple[str, ...]:
-        """What a person sees."""
-        name = quote(self.name) + (" (bundled)" if self.source == "bundled" else "")
-        context = "-" if self.context is None else f"{self.context:,}"
-        return name, self.quantization, human_bytes(self.size), context, ago(now - self.modified)
+
+COLUMNS = (
+    Column("NAME", lambda row: f"{row.name} (bundled)" if row.source == "bundled" else row.name),
+    Column("QUANT", lambda row: row.quantization),
+    Column("SIZE", lambda row: human_bytes(row.size)),
+    Column("CTX", lambda row: None if row.context is None else f"{row.context:,}"),
+    Column("MODIFIED", lambda row: ago(time.time() - row.modified)),
+)
 
 
 def list_models(
@@ -49,41 +49,19 @@ def list_models(
         bool,
         typer.Option("--all", "-a", help="Also what llmcli can not load: other formats, unfinished ones."),
     ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    form: ListingFormat = "auto",
 ) -> None:
-    """List the models on this machine: the hub's cache and the bundled one."""
-    rows = [_bundled_row(), *_cached_rows(everything)]
-    found = [row for row in rows if row is not None]
-    if as_json:
-        records = [{field: getattr(row, field) for field in Row.__slots__} for row in found]
-        typer.echo(json.dumps(records, indent=2))
-    elif quiet:
-        for row in found:
-            typer.echo(quote(row.name))
-    else:
-        now = time.time()
-        print_table(COLUMNS, [row.cells(now) for row in found])
-        if not found:
-            typer.echo("no models here; fetch one with: llmcli pull owner/name", err=True)
+    """List the models on this machine: the hub's cache and the bundled one.
 
-
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Aligned columns: with Rich on a terminal, as plain text elsewhere."""
-    if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        for row in [columns, *rows]:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            typer.echo("  ".join(cells).rstrip())
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name != "NAME")
-    for row in rows:
-        table.add_row(*row)
-    stdout_console().print(table)
+    Examples:
+        llmcli list
+        llmcli list --json
+        llmcli list -q | grep -i awq
+    """
+    rows = [row for row in (_bundled_row(), *_cached_rows(everything)) if row is not None]
+    print_listing(rows, COLUMNS, form)
+    if not rows:
+        typer.echo("no models here; fetch one with: llmcli pull owner/name", err=True)
 
 
 def ago(seconds: float) -> str:

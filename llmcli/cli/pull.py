@@ -34,6 +34,10 @@ def pull(
 
     Only what llmcli reads: settings, tokenizer, template, safetensors weights. What has arrived is kept, so
     that the same command resumes.
+
+    Examples:
+        llmcli pull TheBloke/Llama-2-7B-Chat-AWQ
+        llmcli pull owner/name@v1.0 --dry-run
     """
     if model == BUNDLED_NAME:
         raise UsageError(f"{BUNDLED_NAME} comes with llmcli; there is nothing to fetch", fix="llmcli chat")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from llmcli.cli.completion import complete_model
 from llmcli.config import human_bytes
 from llmcli.errors import UsageError, quote
 from llmcli.hub.cache import plan_deletion
@@ -16,13 +17,23 @@ from llmcli.hub.settings import hub_settings
 def rm(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="ID", show_default=False, help="owner/name, or owner/name@revision for one."),
+        typer.Argument(
+            metavar="ID",
+            show_default=False,
+            autocompletion=complete_model,
+            help="owner/name, or owner/name@revision for one.",
+        ),
     ],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
 ) -> None:
-    """Delete models from the hub's cache. Files that another revision shares stay."""
+    """Delete models from the hub's cache. Files that another revision shares stay.
+
+    Examples:
+        llmcli rm TheBloke/Llama-2-7B-Chat-AWQ
+        llmcli rm owner/name@v1.0 --dry-run
+    """
     if BUNDLED_NAME in models:
         raise UsageError(f"{BUNDLED_NAME} is a part of llmcli and can not be removed")
     hub_ids = [parse_hub_id(model) for model in models]

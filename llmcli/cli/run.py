@@ -128,6 +128,11 @@ def run(
 
     Lines are {"prompt": "..."}, {"messages": [...]}, {"prompt_token_ids": [...]} or OpenAI batch requests,
     with any sampling field. Each result is written as soon as it is there. For a conversation: llmcli chat.
+
+    Examples:
+        llmcli run prompts.jsonl -m TheBloke/Llama-2-7B-Chat-AWQ -o answers.jsonl
+        llmcli run prompts.txt --format text --max-tokens 64
+        cat prompts.jsonl | llmcli run - | jq -r .text
     """
     from llmcli.jobs.batch import BatchOptions
     from llmcli.jobs.batch_input import PromptFile, file_status

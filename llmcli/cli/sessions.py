@@ -1,16 +1,15 @@
 """`llmcli sessions`: the saved chats of this user: list, show, remove, export. Opens no model."""
 
-import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from llmcli.cli.chat_session import session_store
-from llmcli.cli.options import Json, Quiet
+from llmcli.cli.listing import Column, Form, print_listing
+from llmcli.cli.options import ListingFormat
 from llmcli.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -48,15 +47,14 @@ def sessions(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    form: ListingFormat = "auto",
 ) -> None:
     """List the saved chats, show one, remove or export it."""
     store, words = session_store(), list(ids or ())
     if action == "list":
         if words:
             raise UsageError(f"sessions list takes no id, got {quote(words[0], 40)}", fix="sessions show ID")
-        _list(store, as_json=as_json, quiet=quiet)
+        _list(store, form)
         return
     if not words or (len(words) > 1 and action != "rm"):
         raise UsageError(
@@ -66,9 +64,9 @@ def sessions(
     if action == "rm":
         _remove(store, list(dict.fromkeys(found)), yes=yes)
     elif action == "show":
-        _print(store.read(found[0]), "json" if as_json else "md")
+        _print(store.read(found[0]), "json" if form == "json" else "md")
     elif output is None:
-        _print(store.read(found[0]), "json" if as_json else export_as)
+        _print(store.read(found[0]), "json" if form == "json" else export_as)
     else:
         from llmcli.ui.export import write
 
@@ -76,31 +74,21 @@ def sessions(
         typer.echo(f"written to {quote(str(output))}", err=True)
 
 
-def _list(store: "SessionStore", *, as_json: bool, quiet: bool) -> None:
-    from llmcli.cli.list import print_table
+def _list(store: "SessionStore", form: Form) -> None:
     from llmcli.ui.session_commands import ago
 
-    listed = store.list()
-    if as_json:
-        typer.echo(json.dumps([asdict(info) for info in listed], indent=2, ensure_ascii=False))
-    elif quiet:
-        for info in listed:
-            typer.echo(info.id)
-    elif not listed:
+    listed, now = store.list(), time.time()
+    columns = (
+        Column("ID", lambda info: info.id),
+        Column("CHANGED", lambda info: ago(now - info.modified)),
+        Column("TURNS", lambda info: info.turns),
+        Column("MODEL", lambda info: info.model.rsplit("/", 1)[-1] or "?"),
+        Column("ASKED FIRST", lambda info: info.title or f"can not be read: {info.problem}"),
+    )
+    if not listed and form in ("auto", "human"):
         typer.echo("no saved chats; llmcli chat saves each as it goes", err=True)
     else:
-        now = time.time()
-        rows: list[tuple[str, ...]] = [
-            (
-                info.id,
-                ago(now - info.modified),
-                str(info.turns),
-                quote(info.model.rsplit("/", 1)[-1], 30) or "?",
-                f"can not be read: {quote(info.problem, 80)}" if info.problem else info.title,
-            )
-            for info in listed
-        ]
-        print_table(("ID", "CHANGED", "TURNS", "MODEL", "ASKED FIRST"), rows)
+        print_listing(listed, columns, form, key="id")
 
 
 def _remove(store: "SessionStore", found: list[str], *, yes: bool) -> None:

@@ -34,7 +34,13 @@ MAX_TOKENIZER_CONFIG = 16 << 20
 
 
 def show(model: ModelArgument = None, *, revision: Revision = None, as_json: Json = False) -> None:
-    """Show what a model is, and what of it fits on this machine. Fetches nothing."""
+    """Show what a model is, and what of it fits on this machine. Fetches nothing.
+
+    Examples:
+        llmcli show
+        llmcli show TheBloke/Llama-2-7B-Chat-AWQ
+        llmcli show ./my-model --json
+    """
     local = find_local(model, revision=revision)
     if local is None:
         raise ModelNotFoundError(

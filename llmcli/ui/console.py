@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+UNLIMITED = 10_000
+
+
 def stdout_console() -> "Console":
-    """A console for results."""
-    return _console(sys.stdout)
+    """A console for results; a file or a pipe has no width, so that nothing is cut there."""
+    return _console(sys.stdout, None if sys.stdout.isatty() else UNLIMITED)
 
 
 def stderr_console() -> "Console":
@@ -22,7 +25,7 @@ def stderr_console() -> "Console":
     return _console(sys.stderr)
 
 
-def _console(file: IO[str]) -> "Console":
+def _console(file: IO[str], width: int | None = None) -> "Console":
     from rich.console import Console
 
     class PipeConsole(Console):
@@ -32,4 +35,4 @@ def _console(file: IO[str]) -> "Console":
             self.quiet = True
             raise BrokenPipeError
 
-    return PipeConsole(file=file, markup=False, emoji=False, highlight=False)
+    return PipeConsole(file=file, width=width, markup=False, emoji=False, highlight=False)

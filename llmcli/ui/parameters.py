@@ -1,4 +1,5 @@
-"""The sampling parameters of a chat, in layers: built-in < the model's generation_config.json < flags < /set.
+"""The sampling parameters of a chat, in layers: built-in < the model's generation_config.json < file, environment,
+flag < /set.
 
 Knows no engine and no terminal. The chat session turns the layers into SamplingParams; `/set` and `/status`
 read and change them.
@@ -93,12 +94,17 @@ class Parameters:
     """The layers that the user controls.
 
     Args:
-        flags: sampling fields given on the command line; None values are as if not given.
+        flags: sampling fields given on the command line, in the environment or in a file; None values are as if not
+            given.
+        origins: where each of those comes from; FLAG for one that is not in it.
     """
 
-    def __init__(self, flags: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, flags: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
+    ) -> None:
         self.flags = {name: value for name, value in (flags or {}).items() if value is not None}
         self.session: dict[str, Any] = {}
+        self._origins = dict(origins or {})
         SamplingParams(**self.flags)  # an error in a flag is said before a model is loaded
 
     @property
@@ -145,10 +151,18 @@ class Parameters:
     def in_force(self, model_defaults: Mapping[str, Any]) -> list[ParameterValue]:
         """Every settable parameter with its value and origin."""
         built_in = SamplingParams()
-        layers = ((self.session, SESSION), (self.flags, FLAG), (model_defaults, MODEL))
+        layers: tuple[tuple[Mapping[str, Any], Mapping[str, str], str], ...] = (
+            (self.session, {}, SESSION),
+            (self.flags, self._origins, FLAG),
+            (model_defaults, {}, MODEL),
+        )
         return [
             next(
-                (ParameterValue(name, layer[name], origin) for layer, origin in layers if name in layer),
+                (
+                    ParameterValue(name, layer[name], told.get(name, origin))
+                    for layer, told, origin in layers
+                    if name in layer
+                ),
                 ParameterValue(name, getattr(built_in, name), BUILT_IN),
             )
             for name in SETTABLE

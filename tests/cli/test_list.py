@@ -50,8 +50,8 @@ def cached(hub, capsys):
 
 
 def hub_rows(text: str) -> list[list[str]]:
-    """Rows of the table, split, without the bundled model."""
-    return [line.split() for line in text.splitlines()[1:] if "(bundled)" not in line]
+    """Rows of the listing, split, without the bundled model."""
+    return [line.split("\t") for line in text.splitlines()[1:] if "(bundled)" not in line]
 
 
 def test_the_table_shows_name_quantization_size_context_and_age(cached, capsys):
@@ -59,8 +59,8 @@ def test_the_table_shows_name_quantization_size_context_and_age(cached, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["NAME", "QUANT", "SIZE", "CTX", "MODIFIED"]
     assert hub_rows(out) == [
-        ["ada/dense", "bfloat16", "2.2", "KiB", "4,096", "just", "now"],
-        ["ada/small-awq", "awq", "4-bit", "2.3", "KiB", "4,096", "just", "now"],
+        ["ada/dense", "bfloat16", "2.2 KiB", "4,096", "just now"],
+        ["ada/small-awq", "awq 4-bit", "2.3 KiB", "4,096", "just now"],
     ]
 
 

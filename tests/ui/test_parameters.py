@@ -91,3 +91,12 @@ def test_values_are_shown_for_people() -> None:
     assert [show_value(v) for v in (None, (), True, 0.5, 7, ("\n",))] == [
         "not set", "not set", "true", "0.5", "7", '"\\n"',
     ]  # fmt: skip
+
+
+def test_a_value_that_was_not_typed_says_where_it_comes_from() -> None:
+    told = {"temperature": "config.toml [defaults]", "model": "flag"}
+    parameters = Parameters({"temperature": 0.7, "top_k": 5}, told)
+    assert origin_of(parameters, "temperature", {"temperature": 0.1}) == (0.7, "config.toml [defaults]")
+    assert origin_of(parameters, "top_k", {}) == (5, FLAG)
+    parameters.set("temperature", "0.8")
+    assert origin_of(parameters, "temperature", {}) == (0.8, SESSION)
