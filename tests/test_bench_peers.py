@@ -132,6 +132,12 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert (found.median, found.least, found.most, found.rounds) == (2.0, 1.0, 4.0, 3)
 
 
+def beside_bandwidth(outcomes: list[Outcome], *bandwidths: float) -> list[Outcome]:
+    for outcome, bandwidth in zip(outcomes, bandwidths, strict=True):
+        outcome.answer["more"] = {"read_bandwidth": bandwidth}
+    return outcomes
+
+
 def test_a_round_without_both_figures_has_no_ratio() -> None:
     outcomes = figures("llmcli", "decode-1", 10.0, 20.0) + figures("vllm", "decode-1", 10.0)
     found = ratio(outcomes, "vllm", "decode-1")
@@ -142,8 +148,8 @@ def test_a_round_without_both_figures_has_no_ratio() -> None:
 
 
 def test_the_share_of_the_bandwidth_is_taken_round_by_round() -> None:
-    outcomes = figures("llmcli", "decode-1", 10.0, 20.0)
-    share = share_of_bandwidth(outcomes, "decode-1", 3, {1: 60.0, 2: 75.0})
+    outcomes = beside_bandwidth(figures("llmcli", "decode-1", 10.0, 20.0), 60.0, 75.0)
+    share = share_of_bandwidth(outcomes, "decode-1", 3)
     assert share is not None
     assert (share.least, share.most) == (0.5, 0.8)
 
@@ -297,7 +303,8 @@ def result(tmp_path: Path) -> Result:
         )
     versions = {"versions": {"llmcli": "0.1", "bytes_per_step": 1_000_000_000}, "seconds": 1.0}
     result.add(model, Outcome(1, "llmcli", "start", versions))
-    for outcome in figures("llmcli", "decode-1", 10.0, 16.0) + figures("llama.cpp", "decode-1", 20.0):
+    ours = beside_bandwidth(figures("llmcli", "decode-1", 10.0, 16.0), 20e9, 20e9)
+    for outcome in ours + figures("llama.cpp", "decode-1", 20.0):
         result.add(model, outcome)
     meter = {"wall_s": 1.0, "own_cpu_s": 1.0, "other_cpu_s": 1.0, "steal_s": 0.0}
     result.add(model, Outcome(1, "llama.cpp", "prompt", {"value": 5.0, "meter": meter}))
@@ -320,7 +327,7 @@ def test_the_file_holds_every_figure_and_no_folder_of_this_machine(result: Resul
 
 def test_the_table_has_medians_ratios_marks_and_reasons(result: Result) -> None:
     printed = "\n".join(lines(result.document()))
-    assert "llmcli's weights at batch 1: 65% of that (50%..80%)" in printed
+    assert "llmcli's weights at batch 1: 65% of what it gave then (50%..80%)" in printed
     assert "memory, 2 threads: 20.0 GB/s" in printed
     assert "llmcli AWQ                 13.00      10.00..16.00   tok/s" in printed
     assert "llama.cpp Q4_0             20.00      20.00..20.00   tok/s      0.50    0.50..0.50" in printed

@@ -51,6 +51,7 @@ class _Loaded:
         from llmcli.jobs.bench import bytes_per_step
         from llmcli.jobs.environment import environment
 
+        self._threads = threads
         self._engine = LLM(
             folder,
             device="cpu",
@@ -68,7 +69,18 @@ class _Loaded:
         if test.kind == "first-token":
             first_token_seconds(self._command)  # whatever is cached is cached after this
             return Measured(first_token_seconds(self._command), {})
+        if test.kind == "decode" and test.batch == 1:
+            return self._beside_the_memory(test)
         return measure(self, test)
+
+    def _beside_the_memory(self, test: BenchTest) -> Measured:
+        """With what memory gave right before and after: on a shared machine that changes from minute to minute."""
+        from llmcli.jobs.bench import read_bandwidth
+
+        before = read_bandwidth(self._threads)
+        measured = measure(self, test)
+        bandwidth = (before + read_bandwidth(self._threads)) / 2
+        return Measured(measured.value, measured.more | {"read_bandwidth": bandwidth})
 
     def generate(self, requests: list[Request]) -> Timing:
         from llmcli import SamplingParams

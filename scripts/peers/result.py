@@ -130,11 +130,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _share(record: _ModelRecord) -> dict[str, float] | None:
-    bandwidth: dict[int, float] = {}
-    for row in record.bandwidth:
-        bandwidth[row["round"]] = max(row["bytes_per_s"], bandwidth.get(row["round"], 0.0))
     bytes_per_step = record.versions.get(OURS, {}).get("bytes_per_step", 0)
-    share = share_of_bandwidth(record.outcomes, ONE_SEQUENCE, bytes_per_step, bandwidth)
+    share = share_of_bandwidth(record.outcomes, ONE_SEQUENCE, bytes_per_step)
     return share.as_dict() if share else None
 
 

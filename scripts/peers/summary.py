@@ -50,16 +50,14 @@ def ratio(outcomes: Sequence[Outcome], peer: str, test: str) -> Spread | None:
     return Spread.of(ratios) if ratios else None
 
 
-def share_of_bandwidth(
-    outcomes: Sequence[Outcome], test: str, bytes_per_step: int, bandwidth: Mapping[int, float]
-) -> Spread | None:
-    """How much of the memory's read bandwidth llmcli's weights take when one sequence decodes, round by round.
-
-    Args:
-        bandwidth: bytes per second by round.
-    """
-    rates = values(outcomes, OURS, test)
-    shares = [rates[number] * bytes_per_step / bandwidth[number] for number in rates if number in bandwidth]
+def share_of_bandwidth(outcomes: Sequence[Outcome], test: str, bytes_per_step: int) -> Spread | None:
+    """How much of the memory's read bandwidth llmcli's weights take when one sequence decodes, round by round."""
+    answers = [outcome.answer for outcome in outcomes if (outcome.peer, outcome.test) == (OURS, test)]
+    shares = [
+        answer["value"] * bytes_per_step / answer["more"]["read_bandwidth"]
+        for answer in answers
+        if "read_bandwidth" in answer.get("more", {})
+    ]
     return Spread.of(shares) if shares else None
 
 

@@ -59,7 +59,7 @@ def _bandwidth(model: dict[str, Any]) -> Iterator[str]:
     share = model["share_of_read_bandwidth"]
     if share is not None:
         spread = f"{share['least']:.0%}..{share['most']:.0%}"
-        yield f"  llmcli's weights at batch 1: {share['median']:.0%} of that ({spread})"
+        yield f"  llmcli's weights at batch 1: {share['median']:.0%} of what it gave then ({spread})"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """RMS norm as native kernels, alone and after adding to the residual stream, for rows of whole vectors.
 
-Two kernels over the words
+Two functions of a row (`native/rowwise.py`) over the words
 
     X, X_STRIDE         address of [rows, WIDTH], bytes from row to row
     RESIDUAL            address of [rows, WIDTH] contiguous, changed in place; unread by the norm alone
@@ -97,7 +97,7 @@ def _run(host: Host, x: Tensor, residual: Tensor | None, weight: Tensor, eps: fl
 
 
 def emit(module: ir.Module, kind: str) -> None:
-    """The kernels "rms_norm" and "add_rms_norm" for one dtype."""
+    """The functions "rms_norm" and "add_rms_norm" (args, row) for one dtype."""
     for name in ("rms_norm", "add_rms_norm"):
         with function(module, name, 2) as (e, (args, row)):
             _Row(e, kind, args, adding=name == "add_rms_norm").emit(row)

@@ -60,7 +60,7 @@ def stage(host: Host, dtype: torch.dtype, *, x: int, x_stride: int, out: int, wi
 
 
 def emit(module: ir.Module, machine: Machine, kind: str) -> None:
-    """The function "silu_mul" for one dtype."""
+    """The function "silu_mul" (args, row) for one dtype."""
     itemsize = 4 if kind == "fp32" else 2
     with function(module, "silu_mul", 2) as (e, (args, row)):
         b, width = e.b, word(e, args, WIDTH)

@@ -15,11 +15,12 @@ from llmcli_kernels.native.kernel import function
 from llmcli_kernels.native.machine import Machine
 
 UNROLL = 4
+UPPER_SHIFT = 4  # bits below the upper nibble of a byte
 # By the number of activation rows, the registers of output rows in a block: 4 x 6 accumulators of AVX-512's 32
-# registers; AVX2 has 16.
+# registers. AVX2's 16 hold the weights of eight words, which all rows meet before the next eight.
 TILES = {
     "avx512vnni": dict.fromkeys(range(1, 7), 4),
-    "avx2": {1: 4, 2: 4, 3: 2, 4: 2},
+    "avx2": dict.fromkeys(range(1, 9), 1),
 }
 
 
@@ -42,7 +43,7 @@ class Block:
     """`rows` activation rows by some tiles of output rows, over one record.
 
     Args:
-        first_tile, tiles: which registers of output rows of the panel.
+        lane, tiles: the first output row of the panel, and how many registers of them.
         activation_group: k that share an activation scale: divides the weights' group.
         halves: of the later record that it prefetches.
     """
@@ -57,36 +58,43 @@ class Block:
         self.ints, self.floats = ir.VectorType(I32, lanes), ir.VectorType(F32, lanes)
         self.shorts, self.bytes = ir.VectorType(I16, 2 * lanes), ir.VectorType(I8, 4 * lanes)
 
-    def emit(self, first_tile: int, tiles: int, halves: int) -> None:
-        self.first_tile, self.tiles, self.halves = first_tile, tiles, halves
-        if halves and first_tile == 0:
-            for line in range(self.layout.weight_bytes, self.layout.nbytes, 64):
-                self.e.prefetch(self.e.at(self.operands.later, line))
-        # The halves of 4-bit words are separate loops: the words are loaded again for the high nibbles, from L1, which
-        # saves the registers that would keep them.
-        in_half = GROUP * self.layout.bits // 8
-        span = min(self.activation_group, in_half)
-        dots: list[Value] = []
-        for start in range(0, GROUP, span):
-            part, within = divmod(start, self.activation_group)
-            if within == 0:
-                dots = self._zero_points(part)
-            half, first = divmod(start, in_half)
-            dots = self._add_dots(half, first // 4, (first + span) // 4, dots)
-            if within + span == self.activation_group:
-                self._add_to_out(dots, part)
+    def emit(self, lane: Value, tiles: int, halves: int) -> None:
+        self.lane, self.tiles, self.halves = lane, tiles, halves
+        b = self.e.b
+        self.words_at = b.add(self.operands.record, b.shl(lane, const(2)))
+        self.out_at = b.add(self.operands.out, b.shl(lane, const(2)))
+        for part in range(self.parts):
+            self._add_to_out(self._dots(part), part)
 
-    def _zero_points(self, part: int) -> list[Value]:
-        """-zero * sum of q, int32, for every register: tile-major, rows inside."""
+    def _dots(self, part: int) -> list[Value]:
+        """q * w minus the zero points, summed over an activation group: int32, tile-major, rows inside.
+
+        The halves of 4-bit words are separate loops: the words are loaded again for the other nibbles, from L1, which
+        saves the registers that would keep them. Upper nibbles stay where they are for VNNI, as 16 w, and the sums are
+        shifted: a shift of weights would take the dot product's place in the core.
+        """
+        in_half = GROUP * self.layout.bits // 8
+        start, stop = part * self.activation_group, (part + 1) * self.activation_group
+        upper = self.machine.vnni and stop > in_half
+        dots = self._zero_points(part, shift=UPPER_SHIFT if upper else 0)
+        for half in reversed(range(GROUP // in_half)):
+            first, last = (min(max(k - half * in_half, 0), in_half) // 4 for k in (start, stop))
+            if first < last:
+                dots = self._add_dots(half, first, last, dots)
+            if half == 1 and upper:
+                dots = [self.e.b.ashr(dot, splat(I32, UPPER_SHIFT, self.machine.lanes)) for dot in dots]
+        return dots
+
+    def _zero_points(self, part: int, *, shift: int) -> list[Value]:
+        """-zero * sum of q, int32, for every register, times 2^shift."""
         e, lanes, dots = self.e, self.machine.lanes, []
         for tile in range(self.tiles):
             if self.layout.zeros is None:
-                zero = splat(I32, self._zero_of_bytes(), lanes)
+                zero = splat(I32, self._zero_of_bytes() << shift, lanes)
             else:
-                at = self.layout.zeros + self._lane(part, tile)
-                zero = e.b.zext(
-                    e.load(ir.VectorType(I8, lanes), e.at(self.operands.record, at), 8), self.ints
-                )
+                at = e.at(self.operands.record, self.layout.zeros + self._scale_index(part, tile))
+                zero = e.b.zext(e.load(ir.VectorType(I8, lanes), e.b.add(at, self.lane), 8), self.ints)
+                zero = e.b.shl(zero, splat(I32, shift, lanes))
             zero = e.b.bitcast(zero, self.shorts)
             for m in range(self.rows):
                 total = e.load(I32, e.at(self.operands.sums, 4 * (m * self.parts + part)), 4)
@@ -98,10 +106,10 @@ class Block:
         """VNNI wants one factor unsigned: it is given w + 128. AVX2 is given |w|, and its sign to the other."""
         return 128 if self.machine.vnni else 0
 
-    def _lane(self, part: int, tile: int) -> int:
-        """The index of a tile's first output row among the scales, or zeros, of a record."""
+    def _scale_index(self, part: int, tile: int) -> int:
+        """Where a tile's scales, or zeros, are among those of a record, were it the panel's first lane."""
         group = part * self.activation_group // self.layout.group_size
-        return group * PANEL + (self.first_tile + tile) * self.machine.lanes
+        return group * PANEL + tile * self.machine.lanes
 
     def _add_dots(self, half: int, start: int, stop: int, dots: list[Value]) -> list[Value]:
         """`dots` plus the int32 sums of q * w over words start .. stop-1."""
@@ -109,12 +117,26 @@ class Block:
             return self.e.loop(start, stop, UNROLL, dots, self._turn(half, self._add_dot_vnni))
         if self.layout.bits == 8:
             return self.e.loop(start, stop, UNROLL, dots, self._turn(half, self._add_bytes_avx2))
-        # A step adds two products to each int16, at most 2 * 15 * 127: eight steps fit.
-        for eight in range(start, stop, 8):
-            pairs = [splat(I16, 0, 2 * self.machine.lanes)] * len(dots)
-            pairs = self.e.loop(eight, eight + 8, UNROLL, pairs, self._turn(half, self._add_dot_avx2))
-            wide = [self._multiply_pairs(pair, self._ones()) for pair in pairs]
-            dots = [self.e.b.add(x, y) for x, y in zip(dots, wide, strict=True)]
+        for first in range(start, stop, 8):
+            dots = self._add_eight_avx2(half, first, dots)
+        return dots
+
+    def _add_eight_avx2(self, half: int, first: int, dots: list[Value]) -> list[Value]:
+        """Row by row: a word adds two products to each int16, at most 2 * 15 * 127, so eight words fit."""
+        e, dots = self.e, list(dots)
+        words = [const(j) for j in range(first, first + 8)]
+        weights = [self._weights(half, j, 0) for j in words]
+        for m in range(self.rows):
+            products = [
+                e.call(
+                    "llvm.x86.avx2.pmadd.ub.sw",
+                    self.shorts,
+                    w,
+                    e.b.bitcast(self._activations(half, j, m), self.bytes),
+                )
+                for j, w in zip(words, weights, strict=True)
+            ]
+            dots[m] = e.b.add(dots[m], self._multiply_pairs(e.pairwise(e.b.add, products), self._ones()))
         return dots
 
     def _ones(self) -> Value:
@@ -140,10 +162,6 @@ class Block:
             "llvm.x86.avx512.vpdpbusd.512", self.ints, total, self.e.b.bitcast(w, self.ints), x
         )
 
-    def _add_dot_avx2(self, total: Value, w: Value, x: Value) -> Value:
-        x = self.e.b.bitcast(x, self.bytes)
-        return self.e.b.add(total, self.e.call("llvm.x86.avx2.pmadd.ub.sw", self.shorts, w, x))
-
     def _add_bytes_avx2(self, total: Value, w: Value, x: Value) -> Value:
         """Both signed, at most 127 in size: two products fit in int16 if the unsigned factor is |w|."""
         e, x = self.e, self.e.b.bitcast(x, self.bytes)
@@ -159,16 +177,18 @@ class Block:
         return self.e.call(name, self.ints, x, y)
 
     def _weights(self, half: int, j: Value, tile: int) -> Value:
-        """The weights of word j as bytes."""
+        """The weights of word j as bytes; for VNNI the upper ones times 16."""
         e, lanes = self.e, self.machine.lanes
-        offset = (self.first_tile + tile) * 4 * lanes
-        address = e.b.add(e.at(self.operands.record, offset), e.b.mul(j, const(4 * PANEL)))
+        address = e.b.add(e.at(self.words_at, tile * 4 * lanes), e.b.mul(j, const(4 * PANEL)))
         if self.halves:
             self._prefetch(half, j, tile)
         word = e.load(self.bytes, address, 32)
         if self.layout.bits == 8:
             return e.b.xor(word, splat(I8, 128, 4 * lanes)) if self.machine.vnni else word
-        return e.b.and_(e.b.lshr(word, splat(I8, 4, 4 * lanes)) if half else word, splat(I8, 15, 4 * lanes))
+        if half and self.machine.vnni:
+            return e.b.and_(word, splat(I8, 15 << UPPER_SHIFT, 4 * lanes))
+        shifted = e.b.lshr(word, splat(I8, UPPER_SHIFT, 4 * lanes)) if half else word
+        return e.b.and_(shifted, splat(I8, 15, 4 * lanes))
 
     def _prefetch(self, half: int, j: Value, tile: int) -> None:
         """The later record's lines, evenly over all words: many at once would wait for each other."""
@@ -180,9 +200,9 @@ class Block:
                 start = e.b.add(e.at(later, first), e.b.mul(j, const(nbytes)))
                 for line in range(0, nbytes, 64):
                     e.prefetch(e.at(start, line))
-        elif half == 0 and tile * self.machine.lanes % 16 == 0:  # a strip of it with each strip
-            offset = (self.first_tile + tile) * 4 * self.machine.lanes
-            e.prefetch(e.b.add(e.at(later, offset), e.b.mul(j, const(4 * PANEL))))
+        elif half == 0:  # 32 bytes with each word of the first half: the same line twice
+            start = e.b.add(later, e.b.mul(self.lane, const(self.layout.weight_bytes // PANEL)))
+            e.prefetch(e.b.add(start, e.b.mul(j, const(32))))
 
     def _activations(self, half: int, j: Value, m: int) -> Value:
         e = self.e
@@ -200,7 +220,7 @@ class Block:
                 factor = e.broadcast(factor, lanes)
                 if scale is not None:
                     factor = e.b.fmul(scale, factor)
-                where = e.at(self.operands.out, 4 * (m * PANEL + (self.first_tile + tile) * lanes))
+                where = e.at(self.out_at, 4 * (m * PANEL + tile * lanes))
                 exact = e.b.sitofp(dots[tile * self.rows + m], self.floats)
                 value = e.load(self.floats, where, 4)
                 value = e.call(f"llvm.fma.v{lanes}f32", self.floats, exact, factor, value)
@@ -209,8 +229,9 @@ class Block:
     def _scale(self, part: int, tile: int) -> Value:
         e, lanes = self.e, self.machine.lanes
         assert self.layout.scales is not None
-        at = self.layout.scales + 2 * self._lane(part, tile)
-        scale = e.load(ir.VectorType(F16, lanes), e.at(self.operands.record, at), 16)
+        at = e.at(self.operands.record, self.layout.scales + 2 * self._scale_index(part, tile))
+        at = e.b.add(at, e.b.shl(self.lane, const(1)))
+        scale = e.load(ir.VectorType(F16, lanes), at, 16)
         return e.b.fpext(scale, self.floats)
 
 

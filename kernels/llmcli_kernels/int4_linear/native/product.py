@@ -111,11 +111,18 @@ class _Product:
                 with function(self.module, f"block{rows}_{halves}", 7, internal=True) as (e, args):
                     operands = Operands(*args)
                     block = Block(e, machine, self.layout, operands, rows, self.activation_group)
-                    for first_tile in range(0, PANEL // machine.lanes, tiles):
-                        block.emit(first_tile, tiles, halves)
+                    if halves:
+                        self._prefetch_scales(e, operands.later)
+                    with e.each(const(0), const(PANEL), tiles * machine.lanes) as lane:
+                        block.emit(lane, tiles, halves)
                     _add_outliers(e, outliers, operands, rows)
                 forms[rows + halves * PREFETCHING] = e.function
         return forms
+
+    def _prefetch_scales(self, e: Emit, record: Value) -> None:
+        """Of a record, and its zeros."""
+        for line in range(self.layout.weight_bytes, self.layout.nbytes, 64):
+            e.prefetch(e.at(record, line))
 
     def _start_sums(self, e: Emit, args: Value, panel: Value, out: Value, num_rows: Value) -> None:
         """The sums start as the bias, or as zero."""

@@ -80,7 +80,7 @@ def quantise_stage(host: Host, x: int, quantised: Quantised, rows_at: int, k: in
 
 
 def emit(module: ir.Module, machine: Machine, activation_group: int) -> None:
-    """The function "quantise"."""
+    """The function "quantise" (args, row)."""
     with function(module, "quantise", 2) as (e, (args, row)):
         _Row(e, machine.lanes, activation_group, args, row).emit()
 
