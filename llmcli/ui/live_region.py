@@ -21,7 +21,7 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output; terminals th
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 _ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
-# From the second column on, then the first: erased from the first cell of the window on, tmux would keep what was there.
+# From the second column on, then the first: erased from the first cell of the window on, tmux would keep what was.
 _ERASE_ALL_BELOW = f" {_ERASE_BELOW}\r{_ERASE_LINE}"
 _DIM, _NORMAL = "\x1b[2m", "\x1b[0m"
 

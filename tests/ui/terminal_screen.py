@@ -1,8 +1,8 @@
 """A terminal emulator with scrollback (pyte), made stricter where pyte is simpler than terminals are.
 
 pyte knows no resize that wraps lines anew; here it is done as tmux and most terminals do it: lines that the terminal
-broke are joined and broken again, the cursor stays at its text, and a lower window loses lines below the cursor first. As in tmux, erasing the whole
-window moves it into the scrollback.
+broke are joined and broken again, the cursor stays at its text, and a lower window loses lines below the cursor
+first. As in tmux, erasing the whole window moves it into the scrollback.
 Characters without a width are left out, as pyte puts them into wrong cells.
 """
 
