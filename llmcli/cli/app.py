@@ -43,6 +43,8 @@ COMMANDS: CommandTable = {
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),
     "rm": ("llmcli.cli.rm", "rm"),
+    "prune": ("llmcli.cli.prune", "prune"),
+    "verify": ("llmcli.cli.verify", "verify"),
 }
 # What people type out of habit; help does not list it.
 ALIASES = {"ls": "list"}

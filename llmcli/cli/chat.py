@@ -77,6 +77,7 @@ def chat(
     """Chat with a model in the terminal, or answer one prompt and exit."""
     from functools import partial
 
+    from llmcli.cli.verdict import before_download
     from llmcli.hub.models import resolve_model
     from llmcli.ui.backend import load_backend
     from llmcli.ui.console import stderr_console
@@ -103,7 +104,11 @@ def chat(
         )
 
     model = resolve_model(
-        name, revision=model_options.revision, offline=model_options.offline, on_notice=notes.dim
+        name,
+        revision=model_options.revision,
+        offline=model_options.offline,
+        on_notice=notes.dim,
+        before_fetch=before_download(config, notes.dim),
     )
     loader = Loader(partial(load_backend, model, config))
     waiting = Waiting(loader, model.name, notes, parameters, verbose=verbose)

@@ -8,12 +8,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llmcli.errors import CheckpointError, UsageError, quote
 from llmcli.hub.folder import check_folder, python_files
 from llmcli.hub.names import parse_hub_id
 from llmcli.hub.settings import HubSettings, hub_settings
+
+if TYPE_CHECKING:
+    from llmcli.hub.download import BeforeFetch
 
 BUNDLED_NAME = "tiny-chat"
 
@@ -43,6 +46,7 @@ def resolve_model(
     token: str | None = None,
     on_notice: Callable[[str], None] | None = None,
     settings: HubSettings | None = None,
+    before_fetch: "BeforeFetch | None" = None,
 ) -> LocalModel:
     """Find a model, fetching it from the hub when it is not here.
 
@@ -53,6 +57,7 @@ def resolve_model(
         token: for the hub, instead of the saved one.
         on_notice: told, one line at a time, what a person may want to know; progress bars go to stderr.
         settings: the hub and its cache, instead of the user's own.
+        before_fetch: told what is about to be fetched, when weights must come; what it raises stops that.
 
     Raises:
         UsageError: `name` is neither an id nor a folder.
@@ -76,7 +81,7 @@ def resolve_model(
 
     from llmcli.hub.download import obtain
 
-    folder = obtain(hub_id, settings or hub_settings(offline=offline, token=token), notice)
+    folder = obtain(hub_id, settings or hub_settings(offline=offline, token=token), notice, before_fetch)
     return LocalModel(name=hub_id.repo, path=folder, revision=folder.name, source="hub")
 
 

@@ -1,0 +1,65 @@
+"""Models with names like the one asked for: in the cache, and on the hub; and quantized copies of a model.
+
+Only ever a courtesy beside another message: what fails here is left out, and the wait is short. Called by
+`hub/failures.py`, `hub/cache.py` and the commands that give the fit verdict.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmcli.errors import quote
+from llmcli.hub.names import is_repo
+from llmcli.hub.settings import HubSettings
+from llmcli.nearest import nearest
+
+MAX_HITS = 3
+MAX_WAIT_S = 4.0
+_FORMATS = re.compile(r"[-_.](awq|gptq|gguf|int4|int8|4bit|8bit|fp8|w4a16|bnb)\b.*", re.IGNORECASE)
+
+
+def nearest_cached(repo: str, cache_dir: Path) -> str:
+    """ "did you mean … (in the cache)?", or nothing."""
+    folders = cache_dir.glob("models--*--*") if cache_dir.is_dir() else []
+    names = sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
+    near = nearest(repo, (name for name in names if name != repo), MAX_HITS)
+    return f"did you mean {', '.join(map(quote, near))} (in the cache)?" if near else ""
+
+
+def nearest_on_hub(repo: str, settings: HubSettings) -> str:
+    """ "did you mean … (on the hub)?", or nothing. Two requests at most."""
+    name = repo.rpartition("/")[2]
+    found = _search({"search": name}, settings) or _search({"search": _stem(name)}, settings)
+    near = nearest(repo, found, MAX_HITS) or found[:MAX_HITS]
+    return f"did you mean {', '.join(near)} (on the hub)?" if near else ""
+
+
+def quantized_siblings(repo: str, settings: HubSettings) -> list[str]:
+    """AWQ repositories of the same model, the most downloaded first."""
+    stem = _FORMATS.sub("", repo.rpartition("/")[2])
+    found = _search({"search": stem, "filter": "awq"}, settings)
+    return [name for name in found if name != repo][:MAX_HITS]
+
+
+def _search(query: Mapping[str, str], settings: HubSettings) -> list[str]:
+    """Names of repositories; empty where the hub does not answer well or soon."""
+    from huggingface_hub import get_session
+
+    if settings.offline or not query["search"]:
+        return []
+    try:
+        answer = get_session().get(
+            f"{settings.endpoint}/api/models",
+            params={**query, "limit": "10", "sort": "downloads"},
+            headers=settings.headers(),
+            timeout=min(MAX_WAIT_S, settings.timeout_s),
+        )
+        names = [str(entry["id"]) for entry in answer.json()]
+    except Exception:  # a courtesy: the message that it would go with matters more
+        return []
+    return [name for name in names if is_repo(name)]
+
+
+def _stem(name: str) -> str:
+    """The longest words of a name's beginning: what is left of a mistyped end."""
+    return "-".join(re.split(r"[-_.]", name)[:2])
