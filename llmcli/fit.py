@@ -85,10 +85,10 @@ def judge(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> F
         plan = resolve(config, model, hardware)
     except DoesNotFitError as caught:
         error = caught
-    chosen = plan.device if plan else "cpu"
+    devices = _devices(config, hardware)
     ways = []
-    for device in _devices(config, hardware):
-        typed = f"--device {device}" if config.wanted_device == "auto" and device != chosen else ""
+    for device in devices:
+        typed = f"--device {device}" if len(devices) > 1 and (plan is None or plan.device != device) else ""
         ways += _ways(replace(config, device=device), typed, model, hardware)  # type: ignore[arg-type]
     awq = _as_awq(model)
     awq_fits = plan is None and awq is not None and _fits(config, awq, hardware)
@@ -109,12 +109,13 @@ def verdict(fit: Fit) -> list[str]:
         lines = [f"does not fit here: {fit.error.what}{why}"]
     else:
         plan, whole = fit.plan, fit.is_whole
+        at_once = plan.kv_tokens // plan.max_model_len
         free = next(way.free for way in fit.ways if way.plan.device == plan.device)
         lines = [
             f"fits here on the {'CPU' if plan.device == 'cpu' else 'GPU'}"
             f"{'' if whole else ', with a shorter context'}: {plan.memory_sum()} of {human_bytes(free)} free;"
             f" context {plan.max_model_len:,}{'' if whole else f' of {fit.context:,}'} tokens,"
-            f" {plan.kv_tokens // plan.max_model_len:,} such sequences at once"
+            f" {at_once:,} such sequence{'' if at_once == 1 else 's'} at once"
         ]
     help_ = remedies(fit)
     return [*lines, f"what would help: {'; '.join(help_)}"] if help_ else lines
@@ -139,6 +140,8 @@ def _devices(config: EngineConfig, hardware: HardwareFacts) -> tuple[str, ...]:
 def _ways(config: EngineConfig, typed: str, model: ModelFacts, hardware: HardwareFacts) -> list[Way]:
     """On one device: the options as they are, then each change that holds more tokens than all before it."""
     ways = [_try(config, typed, model, hardware)]
+    if config.device == "cpu" and isinstance(hardware.gpu, GpuFacts):
+        typed = "--device cpu"  # with a change, auto might take the GPU
     wanted = config.max_model_len or model.max_position
     for changes in _changes(config, ways[0].plan):
         most = max(way.context for way in ways)

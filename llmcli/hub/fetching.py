@@ -8,6 +8,7 @@ import contextlib
 import queue
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from llmcli.hub.transfer import RemoteFile, fetch_blob, partial_size
 from llmcli.hub.verify import remember
 
 Notice = Callable[[str], None]
+GRACE_S = 0.5
 
 
 def bytes_to_come(places: Mapping[RemoteFile, Path]) -> int:
@@ -70,7 +72,7 @@ def fetch_files(
 def run_all(tasks: list[Callable[[], None]], num_threads: int, stop: threading.Event) -> None:
     """Run tasks in threads; the first error, or Ctrl-C, is raised at once, and `stop` tells the other tasks.
 
-    They are not waited for: one that hangs on a silent connection would hold up the user.
+    They are waited for a moment only: one that hangs on a silent connection would hold up the user.
     """
     waiting = deque(tasks)
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -102,6 +104,10 @@ def run_all(tasks: list[Callable[[], None]], num_threads: int, stop: threading.E
                 raise error
     finally:
         stop.set()
+        end = time.monotonic() + GRACE_S
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, end - time.monotonic()))
 
 
 @dataclass(frozen=True)
