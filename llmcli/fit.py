@@ -101,6 +101,19 @@ def judge(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> F
     )
 
 
+def resolve_or_explain(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> ResolvedConfig:
+    """As `plan.resolve`; an error about memory also names the options that do fit, with their numbers."""
+    try:
+        return resolve(config, model, hardware)
+    except DoesNotFitError as error:
+        raise explained(error, judge(config, model, hardware)) from None
+
+
+def explained(error: DoesNotFitError, fit: Fit) -> DoesNotFitError:
+    """The error, with what to type in its last line."""
+    return DoesNotFitError(error.what, why=error.why, fix="; ".join([*remedies(fit), error.fix]))
+
+
 def verdict(fit: Fit) -> list[str]:
     """The verdict in one line, or in two when something could be done about it."""
     if fit.plan is None:

@@ -37,11 +37,12 @@ def describe(folder: Path, config: EngineConfig, hardware: HardwareFacts) -> tup
         UsageError: the config does not suit the model or the machine.
     """
     spec = read_model_spec(folder)
-    facts = read_model_facts(folder, spec)
+    tensors = read_checkpoint(folder)
+    facts = read_model_facts(folder, spec, tensors)
     fit = judge(config, facts, hardware)
     described = {
         "architecture": spec.architecture,
-        "parameters": count_parameters(read_checkpoint(folder), spec),
+        "parameters": count_parameters(tensors, spec),
         "quantization": asdict(spec.quantization) if spec.quantization else None,
         "dtype": facts.checkpoint_dtype,
         "context": spec.max_position,

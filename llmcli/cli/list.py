@@ -210,8 +210,8 @@ def _facts(folder: Path, hardware: HardwareFacts) -> dict[str, Any]:
     """What the settings and the headers of the weights tell: fields of `Row`."""
     try:
         spec = read_model_spec(folder)
-        facts = read_model_facts(folder, spec)
-        parameters = count_parameters(read_checkpoint(folder), spec)
+        tensors = read_checkpoint(folder)
+        facts = read_model_facts(folder, spec, tensors)
     except UnsupportedModelError:
         return _unknown("unsupported")
     except LLMCliError:
@@ -222,7 +222,7 @@ def _facts(folder: Path, hardware: HardwareFacts) -> dict[str, Any]:
         fits_context = None
     return {
         "quantization": "awq 4-bit" if spec.quantization else facts.checkpoint_dtype,
-        "parameters": parameters,
+        "parameters": count_parameters(tensors, spec),
         "context": spec.max_position,
         "fits": fits_context is not None,
         "fits_context": fits_context,

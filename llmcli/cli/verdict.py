@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmcli.config import EngineConfig, ModelFacts, human_bytes
 from llmcli.errors import DoesNotFitError, LLMCliError, ModelNotRunnableError
-from llmcli.fit import Fit, judge, remedies, verdict
+from llmcli.fit import Fit, explained, judge, verdict
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.download import BeforeFetch, bytes_to_fetch
 from llmcli.hub.outline import outline
@@ -53,12 +53,13 @@ def preview(remote: RemoteSnapshot, settings: HubSettings, config: EngineConfig)
     with outline(remote, settings) as folder:
         try:
             spec = read_model_spec(folder)
-            facts = read_model_facts(folder, spec)
-            num_parameters = count_parameters(read_checkpoint(folder), spec)
+            tensors = read_checkpoint(folder)
+            facts = read_model_facts(folder, spec, tensors)
         except ModelNotRunnableError as error:
             raise _told_by_name(error, folder, remote, settings) from None
     gpu = None if config.wanted_device == "cpu" else find_gpu()
-    return Preview(spec, facts, num_parameters, judge(config, facts, read_hardware_facts(gpu)))
+    fit = judge(config, facts, read_hardware_facts(gpu))
+    return Preview(spec, facts, count_parameters(tensors, spec), fit)
 
 
 def before_download(config: EngineConfig, say: Callable[[str], None]) -> BeforeFetch:
@@ -71,10 +72,10 @@ def before_download(config: EngineConfig, say: Callable[[str], None]) -> BeforeF
     def tell(remote: RemoteSnapshot, settings: HubSettings) -> None:
         seen = preview(remote, settings, config)
         what, *lines = seen.lines(remote, settings)
-        error = seen.fit.error
-        if error is not None:
-            fix = "; ".join(remedies(seen.fit)) or error.fix
-            raise DoesNotFitError(f"{remote.hub_id} is not fetched: {error.what}", why=error.why, fix=fix)
+        if seen.fit.error is not None:
+            error = explained(seen.fit.error, seen.fit)
+            what = f"{remote.hub_id} is not fetched: {error.what}"
+            raise DoesNotFitError(what, why=error.why, fix=error.fix)
         size = human_bytes(bytes_to_fetch(remote, settings))
         say(f"{remote.hub_id}: {what}; {size} to fetch")
         for line in lines:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from llmcli.errors import CheckpointError, UsageError, quote
 from llmcli.hub.folder import check_folder, python_files
-from llmcli.hub.names import parse_hub_id
+from llmcli.hub.names import HubId, parse_hub_id
+from llmcli.hub.search import nearest_cached
 from llmcli.hub.settings import HubSettings, hub_settings
+from llmcli.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from llmcli.hub.download import BeforeFetch
@@ -77,7 +79,7 @@ def resolve_model(
             why="a single .gguf, .bin or .safetensors file is not a whole model for llmcli",
             fix="name the folder that holds config.json, tokenizer.json and *.safetensors",
         )
-    hub_id = parse_hub_id(name, revision)
+    hub_id = _hub_id(name, revision, settings)
 
     from llmcli.hub.download import obtain
 
@@ -91,7 +93,7 @@ def find_local(
     """Like `resolve_model`, but fetches and hashes nothing: None when the cache lacks a hub model."""
     if name is None or name == BUNDLED_NAME or os.path.exists(name):
         return resolve_model(name, revision=revision)
-    hub_id = parse_hub_id(name, revision)
+    hub_id = _hub_id(name, revision, settings)
 
     from llmcli.hub.download import find_cached
 
@@ -110,6 +112,18 @@ def bundled_model() -> LocalModel:
             fix="reinstall llmcli, or name another model",
         )
     return LocalModel(name=BUNDLED_NAME, path=folder, revision=None, source="bundled")
+
+
+def _hub_id(name: str, revision: str | None, settings: HubSettings | None) -> HubId:
+    """As `parse_hub_id`; a name without an owner brings the nearest of what is here."""
+    try:
+        return parse_hub_id(name, revision)
+    except UsageError as error:
+        if not name or "/" in name:
+            raise
+        cache_dir = (settings or hub_settings(offline=True)).cache_dir
+        near = did_you_mean(name, [BUNDLED_NAME]) or nearest_cached(name, cache_dir)
+        raise UsageError(error.what, why=error.why, fix=near or error.fix) from None
 
 
 def _folder_model(name: str, notice: Callable[[str], None]) -> LocalModel:

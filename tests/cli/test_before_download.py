@@ -26,7 +26,7 @@ def hub(tmp_path, monkeypatch):
     """The fake hub as this user's hub, with a model that runs."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    tiny_chat_model(folder)
+    tiny_chat_model(folder, max_position_embeddings=512)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
     with running_hub() as running:
         make_default(running, tmp_path, monkeypatch)

@@ -1,6 +1,8 @@
 """`llmcli pull` against a hub on loopback."""
 
+import hashlib
 import os
+import random
 import re
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 
@@ -229,6 +232,27 @@ def test_ctrl_c_keeps_what_arrived_and_the_same_command_goes_on(hub, tmp_path):
     assert hub.ranges("model.safetensors")[-1][0] > 90_000
 
 
+def test_a_pull_killed_at_any_byte_shows_nothing_half_done_and_goes_on(hub, tmp_path):
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "llmcli", "pull", "--force", "ada/model"]
+    repo = tmp_path / "home" / "hub" / "models--ada--model"
+    weights = repo / "blobs" / hashlib.sha256(WEIGHTS).hexdigest()
+    part = weights.with_name(f"{weights.name}.incomplete")
+    have = 0
+    for _ in range(4):
+        after = random.randrange(1, (len(WEIGHTS) - have) // 2)
+        hub.fail("model.safetensors", Fault("none"), Fault("stall", after=after))
+        with subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE) as process:
+            assert eventually(partial(has_size, part, have + after))
+            process.kill()
+        have += after
+        assert not weights.exists()
+        assert not (repo / "refs").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    assert weights.read_bytes() == WEIGHTS
+    assert hub.ranges("model.safetensors")[-1] == (have, None)
+
+
 def test_two_pulls_at_once_both_succeed_and_bring_the_weights_once(hub, tmp_path):
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "llmcli", "pull", "ada/model"]
@@ -288,6 +312,11 @@ def small_machine(monkeypatch):
         gpu=NoGpu("there is none"),
     )
     monkeypatch.setattr(verdict, "read_hardware_facts", lambda gpu: facts)
+
+
+def has_size(path: Path, size: int) -> bool:
+    """Whether a file is there with so many bytes."""
+    return path.exists() and path.stat().st_size == size
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
