@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcli.config import GIB, EngineConfig, HardwareFacts, ModelFacts
-from llmcli.errors import DeviceUnavailableError, UsageError
-from llmcli.fit import Fit, judge, remedies, verdict
+from llmcli.errors import DeviceUnavailableError, DoesNotFitError, UsageError
+from llmcli.fit import Fit, judge, remedies, resolve_or_explain, verdict
 from llmcli.gpu_facts import GpuFacts, NoGpu
 from llmcli.plan import resolve
 from tests.test_plan import LLAMA_7B_AWQ, MODELS, TINY
@@ -91,6 +91,14 @@ def test_a_length_that_was_asked_for_and_does_not_fit_names_the_one_that_does() 
     assert found is not None
     longest = resolve(EngineConfig(), LLAMA_7B_AWQ, machine(6 * GIB)).max_model_len
     assert int(found[1]) == longest
+
+
+def test_an_error_about_memory_names_the_options_that_do_fit() -> None:
+    hardware = machine(20 * GIB, fast_bfloat16=False)
+    with pytest.raises(DoesNotFitError, match="the model does not fit: it needs ") as caught:
+        resolve_or_explain(EngineConfig(), LLAMA_7B, hardware)
+    assert caught.value.fix.startswith("--dtype bfloat16 gives 4,096 tokens; an AWQ (4-bit) copy would fit")
+    assert resolve_or_explain(EngineConfig(dtype="bfloat16"), LLAMA_7B, hardware).max_model_len == 4096
 
 
 def test_both_devices_are_told_where_there_is_a_gpu() -> None:

@@ -32,7 +32,7 @@ def outline(remote: RemoteSnapshot, settings: HubSettings) -> Iterator[Path]:
         ModelUnavailableError: the hub does not give it (gated, say).
         CheckpointError: a small file arrived damaged twice.
     """
-    with tempfile.TemporaryDirectory(prefix="llmcli-") as name:
+    with tempfile.TemporaryDirectory(prefix="llmcli-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         tasks = [
             partial(_outline_file, file, remote, folder, settings)

@@ -19,7 +19,7 @@ _FORMATS = re.compile(r"[-_.](awq|gptq|gguf|int4|int8|4bit|8bit|fp8|w4a16|bnb)\b
 
 
 def nearest_cached(repo: str, cache_dir: Path) -> str:
-    """ "did you mean … (in the cache)?", or nothing."""
+    """A sentence, did you mean … (in the cache)?, or nothing."""
     folders = cache_dir.glob("models--*--*") if cache_dir.is_dir() else []
     names = sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
     near = nearest(repo, (name for name in names if name != repo), MAX_HITS)
@@ -27,7 +27,7 @@ def nearest_cached(repo: str, cache_dir: Path) -> str:
 
 
 def nearest_on_hub(repo: str, settings: HubSettings) -> str:
-    """ "did you mean … (on the hub)?", or nothing. Two requests at most."""
+    """A sentence, did you mean … (on the hub)?, or nothing. Two requests at most."""
     name = repo.rpartition("/")[2]
     found = _search({"search": name}, settings) or _search({"search": _stem(name)}, settings)
     near = nearest(repo, found, MAX_HITS) or found[:MAX_HITS]
