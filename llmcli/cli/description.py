@@ -27,6 +27,7 @@ SAMPLING_KEYS = (
     "do_sample",
 )
 FIT_COLUMNS = ("DEVICE", "OPTIONS", "WEIGHTS", "WORKSPACE", "KV/TOKEN", "CONTEXT", "AT ONCE", "FITS")
+FIT_SPARE = ("WORKSPACE", "KV/TOKEN", "WEIGHTS", "DEVICE")
 
 
 def describe(folder: Path, config: EngineConfig, hardware: HardwareFacts) -> tuple[dict[str, Any], Fit]:

@@ -26,6 +26,7 @@ from llmcli.runtime.gpu import find_gpu
 from llmcli.ui.console import stdout_console
 
 COLUMNS = ("NAME", "QUANT", "SIZE", "PARAMS", "CTX", "FITS", "MODIFIED", "ACCESSED")
+SPARE = ("ACCESSED", "MODIFIED", "PARAMS", "CTX", "QUANT")
 UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60))
 
 
@@ -122,7 +123,7 @@ def list_models(
         for row in found:
             typer.echo(quote(row.name))
     else:
-        print_table(COLUMNS, [row.cells(now) for row in found])
+        print_table(COLUMNS, [row.cells(now) for row in found], SPARE)
         _tell_rest(len(rows) - len(runnable), bool(found), bool(tests))
 
 
@@ -136,22 +137,36 @@ def _tell_rest(num_hidden: int, any_found: bool, any_filter: bool) -> None:
         typer.echo("no models here; fetch one with: llmcli pull owner/name", err=True)
 
 
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Aligned columns: with Rich on a terminal, as plain text elsewhere."""
+def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]], spare: tuple[str, ...] = ()) -> None:
+    """Aligned columns: with Rich on a terminal, as plain text elsewhere.
+
+    Args:
+        spare: columns that a narrow terminal does without, the first of them first.
+    """
     if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        widths = _widths(columns, rows)
         for row in [columns, *rows]:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             typer.echo("  ".join(cells).rstrip())
         return
     from rich.table import Table
 
+    console = stdout_console()
+    for name in spare:
+        if sum(_widths(columns, rows)) + 2 * len(columns) <= console.width:
+            break
+        left_out = columns.index(name)
+        columns, *rows = (row[:left_out] + row[left_out + 1 :] for row in (columns, *rows))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name != "NAME")
+        table.add_column(name, overflow="fold", no_wrap=name != columns[0])
     for row in rows:
         table.add_row(*row)
-    stdout_console().print(table)
+    console.print(table)
+
+
+def _widths(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
 
 
 def ago(seconds: float) -> str:

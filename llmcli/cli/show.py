@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from llmcli.cli.description import FIT_COLUMNS, describe, description_lines, fit_rows, generation_defaults
+from llmcli.cli.description import (
+    FIT_COLUMNS,
+    FIT_SPARE,
+    describe,
+    description_lines,
+    fit_rows,
+    generation_defaults,
+)
 from llmcli.cli.list import print_table
 from llmcli.cli.options import Device, Json, ModelArgument, Offline, Revision
 from llmcli.config import EngineConfig, HardwareFacts
@@ -126,7 +133,7 @@ def show(
         return
     typer.echo("\n".join(description_lines(facts)))
     typer.echo()
-    print_table(FIT_COLUMNS, fit_rows(fit))
+    print_table(FIT_COLUMNS, fit_rows(fit), FIT_SPARE)
 
 
 def _describe(source: Source, config: EngineConfig, hardware: HardwareFacts) -> tuple[dict[str, Any], Fit]:

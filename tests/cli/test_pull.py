@@ -21,6 +21,7 @@ from llmcli.config import HardwareFacts, human_bytes
 from llmcli.gpu_facts import NoGpu
 from llmcli.hub.remote import MAX_TRIES
 from tests.fake_hub import Fault, make_default, running_hub
+from tests.hub.test_names import NOT_IDS
 from tests.repositories import AWQ, NUM_PARAMETERS, repository, safetensors
 
 FILES = repository() | {"pytorch_model.bin": b"pickle"}
@@ -206,6 +207,7 @@ def test_pull_does_not_pretend_when_the_hub_is_down(hub, capsys):
         ("model", 2, "not owner/name"),
         ("../../etc", 2, "not owner/name"),
         ("tiny-chat", 2, "comes with llmcli"),
+        *((name, 2, "not owner/name") for name in NOT_IDS if not name.startswith("-")),
     ],
 )
 def test_what_can_not_be_pulled_ends_with_its_code_and_no_traceback(hub, capsys, name, code, message):
