@@ -232,12 +232,15 @@ class _Handler(BaseHTTPRequestHandler):
         return ""
 
     def _search(self, query: Mapping[str, list[str]]) -> None:
-        """Repositories whose names hold the text and that have all the tags."""
+        """Repositories of the author whose names hold the text and that have all the tags."""
         text, wanted = query.get("search", [""])[0].lower(), query.get("filter", [])
+        owner = query.get("author", [""])[0]
         found = [
             {"id": name, "tags": list(repo.tags)}
             for name, repo in self.hub.repos.items()
-            if text in name.lower() and set(wanted) <= set(repo.tags)
+            if text in name.lower()
+            and name.startswith(owner and f"{owner}/")
+            and set(wanted) <= set(repo.tags)
         ]
         self._send(200, json.dumps(found[: int(query.get("limit", ["10"])[0])]).encode())
 

@@ -172,7 +172,7 @@ def _find(model: str | None, revision: str | None, settings: HubSettings) -> Ite
             folder=folder,
             path=None,
             url=f"{settings.endpoint}/{hub_id.repo}",
-            files=tuple((file.name, file.size) for file in remote.files),
+            files=tuple(sorted((file.name, file.size) for file in remote.files)),
             licence=remote.licence,
             gate=remote.gate,
         )

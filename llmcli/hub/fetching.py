@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,7 @@ def fetch_files(
         remember(blobs, settings.marks_file)
 
 
-def run_all(tasks: list[Callable[[], None]], num_threads: int, stop: threading.Event) -> None:
+def run_all(tasks: Sequence[Callable[[], None]], num_threads: int, stop: threading.Event) -> None:
     """Run tasks in threads; the first error, or Ctrl-C, is raised at once, and `stop` tells the other tasks.
 
     They are waited for a moment only: one that hangs on a silent connection would hold up the user.

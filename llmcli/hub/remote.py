@@ -184,8 +184,8 @@ def _remote_file(sibling: Any) -> RemoteFile:
 
 def _licence(info: Any) -> str | None:
     """The licence's short name, from the tags or from the card; models with terms of their own name those."""
-    card = getattr(info, "card_data", None)
-    card = card.to_dict() if hasattr(card, "to_dict") else {}
+    card_data: Any = getattr(info, "card_data", None)
+    card = card_data.to_dict() if hasattr(card_data, "to_dict") else {}
     tagged = [str(tag).removeprefix("license:") for tag in info.tags or [] if str(tag).startswith("license:")]
     name = card.get("license") or next(iter(tagged), None)
     if name == "other":

@@ -27,10 +27,12 @@ def nearest_cached(repo: str, cache_dir: Path) -> str:
 
 
 def nearest_on_hub(repo: str, settings: HubSettings) -> str:
-    """A sentence, did you mean … (on the hub)?, or nothing. Two requests at most."""
-    name = repo.rpartition("/")[2]
-    found = _search({"search": name}, settings) or _search({"search": _stem(name)}, settings)
+    """A sentence, did you mean … (on the hub)?, or nothing. Three requests at most."""
+    owner, _, name = repo.rpartition("/")
+    found = _search({"search": name}, settings)
     near = nearest(repo, found, MAX_HITS) or found[:MAX_HITS]
+    for query in ({"search": _stem(name)}, {"author": owner}):
+        near = near or nearest(repo, _search(query, settings), MAX_HITS)
     return f"did you mean {', '.join(near)} (on the hub)?" if near else ""
 
 
@@ -45,12 +47,12 @@ def _search(query: Mapping[str, str], settings: HubSettings) -> list[str]:
     """Names of repositories; empty where the hub does not answer well or soon."""
     from huggingface_hub import get_session
 
-    if settings.offline or not query["search"]:
+    if settings.offline or not all(query.values()):
         return []
     try:
         answer = get_session().get(
             f"{settings.endpoint}/api/models",
-            params={**query, "limit": "10", "sort": "downloads"},
+            params={**query, "limit": "50", "sort": "downloads"},
             headers=settings.headers(),
             timeout=min(MAX_WAIT_S, settings.timeout_s),
         )

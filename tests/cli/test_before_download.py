@@ -1,7 +1,9 @@
 """What chat, run and bench say, and refuse, before they fetch a model; and that `--offline` means no connection."""
 
 import json
+import os
 import socket
+import sys
 
 import pytest
 
@@ -28,7 +30,8 @@ def hub(tmp_path, monkeypatch):
     folder.mkdir()
     tiny_chat_model(folder, max_position_embeddings=512)
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
-    with running_hub() as running:
+    with running_hub() as running, open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)  # chat looks whether a prompt comes by a pipe
         make_default(running, tmp_path, monkeypatch)
         running.add("ada/tiny", {path.name: path.read_bytes() for path in folder.iterdir()})
         yield running
