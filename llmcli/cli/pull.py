@@ -173,7 +173,8 @@ def _plan(
             f"{file.name:<{width}}  {human_bytes(file.size):>9}{'' if file in missing else '  in the cache'}"
             for file in remote.files
         ]
-    others = f"; {remote.num_skipped} others not needed" if remote.num_skipped else ""
+    skipped = remote.num_skipped
+    others = f"; {skipped} other{'' if skipped == 1 else 's'} not needed" if skipped else ""
     where = local_dir or blob_path(remote, remote.files[0], settings).parent
     page = f"{settings.endpoint}/{remote.hub_id.repo}"
     gate = f"; gated: access is given at {page}" if remote.gate else ""

@@ -18,7 +18,7 @@ from llmcli.errors import (
     quote,
 )
 from llmcli.hub.names import HubId
-from llmcli.hub.search import nearest_cached, nearest_on_hub
+from llmcli.hub.search import nearest_anywhere, nearest_cached
 from llmcli.hub.settings import HubSettings
 
 _UNREACHABLE = {"ConnectError", "NetworkError", "ProtocolError", "ConnectionError", "TransportError"}
@@ -129,11 +129,10 @@ def _not_found(hub_id: HubId, settings: HubSettings) -> ModelNotFoundError:
         why = "no token was sent: a private model is found only after `hf auth login`"
     else:
         why = "a token was sent, but its account may have no access to a private model"
-    near = (nearest_cached(hub_id.repo, settings.cache_dir), nearest_on_hub(hub_id.repo, settings))
     return ModelNotFoundError(
         f"there is no model {hub_id.repo} at {settings.endpoint}",
         why=why,
-        fix="; ".join(filter(None, near)) or "check the spelling of owner and name",
+        fix=nearest_anywhere(hub_id.repo, settings) or "check the spelling of owner and name",
     )
 
 

@@ -49,7 +49,8 @@ def fetch_files(
         return
     total, to_come = sum(file.size for file in places), bytes_to_come(places)
     _check_space(remote, to_come, next(iter(places.values())).parent)
-    on_notice(f"fetching {remote.hub_id}: {len(places)} files, {human_bytes(total)}")
+    files = f"{len(places)} file{'' if len(places) == 1 else 's'}"
+    on_notice(f"fetching {remote.hub_id}: {files}, {human_bytes(total)}")
     stop = threading.Event()
     fetched: list[Path] = []
     progress = DownloadProgress(

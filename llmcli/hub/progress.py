@@ -116,28 +116,41 @@ class DownloadProgress:
 
 
 def _bars() -> "Progress | None":
-    """Rich's bars on stderr; None on a terminal that can not move its cursor."""
+    """Rich's bars on stderr; None on a terminal that can not move its cursor.
+
+    They leave the last columns free: where a line is full, the ^C of the terminal would push the screen out of step.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """In the units of all other sizes here."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{human_bytes(task.speed)}/s")
 
     console = Console(file=sys.stderr, markup=False, emoji=False, highlight=False)
     if console.is_dumb_terminal:
         return None
+    name = Column(max_width=22, no_wrap=True, overflow="ellipsis")
     columns: list[Any] = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(bar_width=16),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        Speed(),
         TimeRemainingColumn(compact=True),
     ]
-    return Progress(*columns, console=console, transient=True, expand=True)
+    return Progress(*columns, console=console, transient=True)
 
 
 def _duration(seconds: float) -> str:

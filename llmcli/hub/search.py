@@ -20,20 +20,35 @@ _FORMATS = re.compile(r"[-_.](awq|gptq|gguf|int4|int8|4bit|8bit|fp8|w4a16|bnb)\b
 
 def nearest_cached(repo: str, cache_dir: Path) -> str:
     """A sentence, did you mean … (in the cache)?, or nothing."""
+    return _sentence({"in the cache": _cached_hits(repo, cache_dir)})
+
+
+def nearest_anywhere(repo: str, settings: HubSettings) -> str:
+    """A sentence, did you mean … (in the cache) or … (on the hub)?, or nothing. Three requests at most."""
+    cached = _cached_hits(repo, settings.cache_dir)
+    there = [name for name in _hub_hits(repo, settings) if name not in cached]
+    return _sentence({"in the cache": cached, "on the hub": there})
+
+
+def _sentence(hits: Mapping[str, list[str]]) -> str:
+    parts = [f"{', '.join(map(quote, names))} ({where})" for where, names in hits.items() if names]
+    return f"did you mean {' or '.join(parts)}?" if parts else ""
+
+
+def _cached_hits(repo: str, cache_dir: Path) -> list[str]:
     folders = cache_dir.glob("models--*--*") if cache_dir.is_dir() else []
     names = sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
-    near = nearest(repo, (name for name in names if name != repo), MAX_HITS)
-    return f"did you mean {', '.join(map(quote, near))} (in the cache)?" if near else ""
+    return nearest(repo, (name for name in names if name != repo), MAX_HITS)
 
 
-def nearest_on_hub(repo: str, settings: HubSettings) -> str:
-    """A sentence, did you mean … (on the hub)?, or nothing. Three requests at most."""
+def _hub_hits(repo: str, settings: HubSettings) -> list[str]:
+    """By the name, by its beginning, by its owner: the first that finds something."""
     owner, _, name = repo.rpartition("/")
     found = _search({"search": name}, settings)
     near = nearest(repo, found, MAX_HITS) or found[:MAX_HITS]
     for query in ({"search": _stem(name)}, {"author": owner}):
         near = near or nearest(repo, _search(query, settings), MAX_HITS)
-    return f"did you mean {', '.join(near)} (on the hub)?" if near else ""
+    return near
 
 
 def quantized_siblings(repo: str, settings: HubSettings) -> list[str]:
