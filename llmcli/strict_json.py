@@ -5,10 +5,14 @@ Used for model files and for lines of a prompt file; raises ValueError with the 
 
 import json
 import math
+import re
 from typing import Any
 
 MAX_DEPTH = 64
 MAX_DIGITS = 400
+_MARKS = re.compile(
+    r'\\.|["\[\]{}]', re.DOTALL
+)  # what decides on the depth: brackets, quotes, what a \ escapes
 
 
 def loads(data: bytes) -> Any:
@@ -44,22 +48,18 @@ def _check_depth(text: str) -> None:
     """Refuse deep nesting before the recursive parser sees it."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    depth, in_string, escaped = 0, False, False
-    for c in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif c == "\\":
-                escaped = True
-            elif c == '"':
-                in_string = False
-        elif c == '"':
-            in_string = True
-        elif c in "[{":
+    depth, in_string = 0, False
+    for match in _MARKS.finditer(text):
+        mark = match[0]
+        if mark == '"':
+            in_string = not in_string
+        elif in_string or mark[0] == "\\":
+            continue
+        elif mark in "[{":
             depth += 1
             if depth > MAX_DEPTH:
                 raise ValueError(f"nesting deeper than {MAX_DEPTH}")
-        elif c in "]}":
+        else:
             depth -= 1
 
 

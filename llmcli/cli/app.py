@@ -41,6 +41,8 @@ COMMANDS: CommandTable = {
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),
     "rm": ("llmcli.cli.rm", "rm"),
+    "prune": ("llmcli.cli.prune", "prune"),
+    "verify": ("llmcli.cli.verify", "verify"),
     "sessions": ("llmcli.cli.sessions", "sessions"),
     "config": ("llmcli.cli.config", "SUBCOMMANDS"),
 }

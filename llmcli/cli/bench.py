@@ -77,11 +77,18 @@ def bench(
     if save is not None:
         _check_save(save)
 
+    from llmcli.cli.verdict import before_download
     from llmcli.engine.build import build_engine
     from llmcli.hub.models import resolve_model
 
     notice = _silent if quiet else _notice
-    found = resolve_model(model, revision=source.revision, offline=source.offline)
+    found = resolve_model(
+        model,
+        revision=source.revision,
+        offline=source.offline,
+        on_notice=notice,
+        before_fetch=before_download(config, notice),
+    )
     built = build_engine(found, config, on_phase=notice, on_warning=_notice)
     result, finished = _measure(built, plan, notice)
     if as_json:

@@ -87,6 +87,7 @@ def chat(
         git diff | llmcli chat "Write a commit message for this"
     """
     from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
+    from llmcli.cli.verdict import before_download
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
     from llmcli.ui.models import LocalModels
@@ -106,7 +107,14 @@ def chat(
     log, saved = open_session(sessions, notes)
     models: Models = (
         _remote_models(server, saved, (first, second), notes, parameters, verbose=verbose)
-        or LocalModels(config, notes, parameters, offline=model_options.offline, verbose=verbose)
+        or LocalModels(
+            config,
+            notes,
+            parameters,
+            before_fetch=before_download(config, notes.dim),
+            offline=model_options.offline,
+            verbose=verbose,
+        )
     )  # fmt: skip
     name, prompt = _split(first, second, models)
     if models.url is None and (saved is None or not saved.setup.model):

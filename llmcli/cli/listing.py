@@ -25,10 +25,14 @@ MAX_CELL = 1000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table: its head, and what of a row stands in it (None is shown as "-")."""
+    """One column of the table: its head, and what of a row stands in it (None is shown as "-").
+
+    A terminal that is too narrow does without columns that are `spare`, the lowest first; 0 is never left out.
+    """
 
     title: str
     cell: Callable[[Any], object]
+    spare: int = 0
 
     def text(self, row: Any) -> str:
         """The cell as one line without control characters."""
@@ -52,12 +56,10 @@ def print_listing(rows: Sequence[Any], columns: Sequence[Column], form: Form, *,
         for row in rows:
             typer.echo(quote(str(_as_mapping(row)[key]), MAX_CELL))
     else:
-        lines = [[column.title for column in columns]]
-        lines += [[column.text(row) for column in columns] for row in rows]
         if form == "human" or sys.stdout.isatty():
-            _print_table(lines)
+            print_table(rows, columns)
         else:
-            for line in lines:
+            for line in _lines(rows, columns):
                 typer.echo("\t".join(line))
 
 
@@ -67,22 +69,53 @@ def _as_mapping(row: Any) -> dict[str, Any]:
     return dict(row)
 
 
-def _print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Aligned columns under a bold head; where they are wider than the terminal, a block of lines for each row."""
-    from rich.cells import cell_len
+def _lines(rows: Sequence[Any], columns: Sequence[Column]) -> list[list[str]]:
+    """The titles, then the cells of each row."""
+    titles = [column.title for column in columns]
+    return [titles, *([column.text(row) for column in columns] for row in rows)]
+
+
+def print_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
+    """Print aligned columns under a bold head.
+
+    Where they are wider than the terminal, spare columns are left out; if that does not suffice, each row becomes a
+    block of lines with all of them.
+    """
     from rich.text import Text
 
     from llmcli.ui.console import stdout_console
 
     console = stdout_console()
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    if console.is_terminal and sum(widths) + GAP * (len(widths) - 1) > console.width:
+    lines = _lines(rows, columns)
+    fitting = _without_spare(lines, columns, console.width) if console.is_terminal else lines
+    if fitting is None:
         blocks = _blocks(lines)
     else:
-        texts = ["".join(map(_padded, line, widths)).rstrip() for line in lines]
+        widths = _widths(fitting)
+        texts = ["".join(map(_padded, line, widths)).rstrip() for line in fitting]
         blocks = [(texts[0], "")] + [("", text) for text in texts[1:]]
     for head, text in blocks:
         console.print(Text(head, style="bold").append(text, style="not bold"), soft_wrap=True)
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+
+
+def _without_spare(
+    lines: list[list[str]], columns: Sequence[Column], max_width: int
+) -> list[list[str]] | None:
+    """The lines without as many spare columns as must go to fit; None if that does not suffice."""
+    kept = list(range(len(columns)))
+    spare = sorted((at for at in kept if columns[at].spare), key=lambda at: columns[at].spare)
+    for left_out in [None, *spare]:
+        kept = [at for at in kept if at != left_out]
+        fitting = [[line[at] for at in kept] for line in lines]
+        if sum(_widths(fitting)) + GAP * (len(kept) - 1) <= max_width:
+            return fitting
+    return None
 
 
 def _blocks(lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:

@@ -175,9 +175,16 @@ def run(
                 progress.say(f"0 requests in {quote(file.name)}")
             return
 
+        from llmcli.cli.verdict import before_download
         from llmcli.hub.models import resolve_model
 
-        found = resolve_model(model, revision=hub.revision, offline=hub.offline, on_notice=progress.say)
+        found = resolve_model(
+            model,
+            revision=hub.revision,
+            offline=hub.offline,
+            on_notice=progress.say,
+            before_fetch=before_download(config, progress.say),
+        )
 
         from llmcli.engine.build import build_engine  # torch: only once the model is here
 

@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmcli.config import EngineConfig
 from llmcli.hub.models import BUNDLED_NAME, LocalModel, resolve_model
@@ -18,6 +18,9 @@ from llmcli.ui.parameters import Parameters
 from llmcli.ui.remote_backend import RemoteBackend, choose_model
 from llmcli.ui.server import Server
 from llmcli.ui.waiting import ModelName, Waiting
+
+if TYPE_CHECKING:
+    from llmcli.hub.download import BeforeFetch
 
 
 class Models(Protocol):
@@ -47,6 +50,7 @@ class LocalModels:
 
     Args:
         config: how each of them is run.
+        before_fetch: looks at what must be fetched, and may refuse it.
         offline: fetch nothing from the hub.
         verbose: tell how loading goes.
     """
@@ -57,10 +61,12 @@ class LocalModels:
         notes: Notes,
         parameters: Parameters,
         *,
+        before_fetch: "BeforeFetch | None" = None,
         offline: bool = False,
         verbose: bool = False,
     ) -> None:
         self.url: str | None = None
+        self._before_fetch = before_fetch
         self._config = config
         self._notes = notes
         self._parameters = parameters
@@ -77,7 +83,13 @@ class LocalModels:
 
     def prepare(self, name: str | None, revision: str | None = None) -> Waiting:
         """The model, fetched from the hub when it is not here."""
-        model = resolve_model(name, revision=revision, offline=self._offline, on_notice=self._notes.dim)
+        model = resolve_model(
+            name,
+            revision=revision,
+            offline=self._offline,
+            on_notice=self._notes.dim,
+            before_fetch=self._before_fetch,
+        )
         loader = Loader(partial(load_backend, model, self._config))
         return Waiting(
             loader,

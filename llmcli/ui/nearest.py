@@ -1,10 +1,5 @@
-"""The nearest known name to a mistyped one, as a sentence. Knows only strings."""
+"""The nearest known name to a mistyped one, as the terminal's modules know it; the search is `llmcli/nearest.py`."""
 
-import difflib
-from collections.abc import Iterable
+from llmcli.nearest import did_you_mean
 
-
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """`did you mean PREFIXname?`, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(name, list(known), 1, cutoff=0.5)
-    return f"did you mean {prefix}{near[0]}?" if near else ""
+__all__ = ["did_you_mean"]

@@ -6,7 +6,18 @@ from tests.meta.source_tree import imports, sources
 
 # From the ground up. A part may import parts of lower layers, and itself.
 LAYERS = (
-    {"errors", "config", "gpu_facts", "plan", "sampling", "outputs", "hardware", "strict_json"},
+    {
+        "errors",
+        "config",
+        "fit",
+        "gpu_facts",
+        "hardware",
+        "nearest",
+        "outputs",
+        "plan",
+        "sampling",
+        "strict_json",
+    },
     {"model", "scheduler", "text", "hub"},
     {"runtime"},
     {"engine"},
@@ -33,6 +44,8 @@ STANDARD_LIBRARY_ONLY = {
     "config",
     "gpu_facts",
     "plan",
+    "nearest",
+    "fit",
     "sampling",
     "outputs",
     "strict_json",
