@@ -73,7 +73,7 @@ def run(
         validation = file.validate(rules, None if output is None else output.finished)
         validation.check(file.name, prompts.max_bad(validation.num_requests))
         if output is not None and not results.force:
-            output.finished.check(results.path, file.name)
+            output.check(file.name)
         command = resume_command(sys.argv[1:], from_pipe=file.name == "standard input")
         job = BatchJob(file, validation, rules, prompts, results, options, shown, output, command)
         if _nothing_to_do(job):

@@ -122,7 +122,7 @@ class BatchJob:
     def _end(self, counts: "BatchCounts") -> None:
         limit = self.options.max_errors
         where = "standard output" if self.results.path == "-" else quote(self.results.path)
-        if limit is not None and counts.failed > limit:
+        if limit is not None and counts.failed > limit and counts.done < counts.total:
             raise ItemsFailedError(
                 f"stopped: {counts.failed} requests failed, more than --max-errors {limit}",
                 fix=f"their records in {where} say why",

@@ -10,16 +10,18 @@ import os
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from llmcli import __version__
 from llmcli.config import EngineConfig
 from llmcli.errors import OutputError, UsageError, quote
-from llmcli.hub.models import LocalModel
 from llmcli.jobs.disk import Disk, write_all
 from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import read_model_spec
 from llmcli.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from llmcli.hub.models import LocalModel
 
 MAX_SHOWN = 10
 _PID = "pid"
@@ -31,7 +33,7 @@ def manifest_path(output: str) -> Path:
     return Path(os.path.realpath(output) + ".meta.json")
 
 
-def model_settings(model: LocalModel, config: EngineConfig, sampling: Mapping[str, Any]) -> dict[str, Any]:
+def model_settings(model: "LocalModel", config: EngineConfig, sampling: Mapping[str, Any]) -> dict[str, Any]:
     """What results depend on besides the lines: the model as it is on this disk, and how tokens are chosen.
 
     Args:
@@ -58,7 +60,7 @@ def model_settings(model: LocalModel, config: EngineConfig, sampling: Mapping[st
     }
 
 
-def _fingerprint(model: LocalModel) -> str:
+def _fingerprint(model: "LocalModel") -> str:
     """A folder has no commit: names, sizes and times of its weights stand for one, and its configuration."""
     digest = sha256((model.path / "config.json").read_bytes())
     for path in sorted(model.path.glob("*.safetensors")):

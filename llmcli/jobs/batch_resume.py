@@ -26,25 +26,29 @@ _DISK = Disk()
 
 
 class FinishedRecord(NamedTuple):
-    """What a record tells of its line; `failure` is the kind of its error."""
+    """What a record tells of its line; `failure` is the kind of its error, `shown` names the line to people."""
 
     key: LineKey
     failure: str | None
+    shown: str
 
 
 def read_record(line: bytes) -> FinishedRecord | None:
     """A native or OpenAI record, or None for anything else."""
     try:
         record = json.loads(line)
-        name = record.get("custom_id") if "custom_id" in record else record["id"]
         if "custom_id" in record:
+            request_id, index = record["custom_id"], record["custom_id"]
             text = record["id"].removeprefix(OPENAI_ID_PREFIX)
-            error = record["error"] or (record["response"]["body"].get("error"))
+            error = record["error"] or record["response"]["body"].get("error")
         else:
+            request_id, index = record["id"], record["index"]
             text, error = record["key"], record["error"]
         if not isinstance(text, str) or not text:
             return None
-        return FinishedRecord(key_of_record(text, name), None if error is None else str(error["code"]))
+        key = key_of_record(text, request_id)
+        shown = f"id {request_id}" if key.name.startswith("=") else f"number {int(index) + 1}"
+        return FinishedRecord(key, None if error is None else str(error["code"]), shown)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -76,6 +80,7 @@ class FinishedLines:
     Attributes:
         num_records: how many there are.
         num_bytes: of their records.
+        changed: the first line of the input that is not what was answered under its name, in words.
         failures: kind of failure -> number of records.
         num_met: lines of the input that `meet` has found among them.
         num_dropped: failed records that do not count, so that their lines run again.
@@ -89,7 +94,7 @@ class FinishedLines:
         self._digests = SpillingMap()
         self.num_met = 0
         self._num_names = 0
-        self._changed: str | None = None
+        self.changed: str | None = None
 
     @classmethod
     def read(cls, stream: BinaryIO, shown: str) -> Self:
@@ -116,27 +121,19 @@ class FinishedLines:
         digest = self._digests.get(key.name)
         if digest is None or digest == _MET:
             return
-        if digest != key.digest and self._changed is None:
-            self._changed = f"{place} has another content than when it was answered, under id {key.name[1:]}"
+        if digest != key.digest and self.changed is None:
+            self.changed = f"{place} has another content than when it was answered, under id {key.name[1:]}"
         self.num_met += 1
         self._digests.set(key.name, _MET)
 
-    def check(self, output: str, source: str) -> None:
-        """After the whole input was met: refuse to go on if finished lines are not what they were.
+    @property
+    def num_missing(self) -> int:
+        """How many of the lines the input has not, once all of it was met."""
+        return self._num_names - self.num_met
 
-        Raises:
-            UsageError: names the first line that changed, or says that some are gone.
-        """
-        missing = self._num_names - self.num_met
-        why = self._changed
-        if why is None and missing:
-            why = f"{missing} of the {self._num_names} lines that are answered there are not in the input any more"
-        if why is not None:
-            raise UsageError(
-                f"{quote(output)} has results of other lines than {quote(source)} has",
-                why=quote(why, 400),
-                fix="give the same input (lines may be added), --force to go on regardless, or --overwrite",
-            )
+    def is_missing(self, name: str) -> bool:
+        """Whether this line is finished and was not met."""
+        return self._digests.get(name) not in (None, _MET)
 
 
 class ResultFile:
@@ -177,6 +174,27 @@ class ResultFile:
     ) -> None:
         if self._stream is not None:
             self._stream.close()
+
+    def check(self, source: str) -> None:
+        """After the whole input was met: refuse to go on if finished lines are not what they were.
+
+        Raises:
+            UsageError: names the first line that has changed or is gone.
+        """
+        finished = self.finished
+        why = finished.changed
+        if why is None and finished.num_missing and self._stream is not None:
+            with _reader(self._stream) as reader:
+                records = read_records(reader, quote(self.path))
+                gone = (record.shown for record, _ in records if finished.is_missing(record.key.name))
+                first = next((shown for shown in gone), "")
+            why = f"{finished.num_missing} lines that are answered there are not in the input, first {first}"
+        if why is not None:
+            raise UsageError(
+                f"{quote(self.path)} has results of other lines than {quote(source)} has",
+                why=quote(why, 400),
+                fix="give the same input (lines may be added), --force to go on regardless, or --overwrite",
+            )
 
     def open(self, settings: Mapping[str, Any]) -> RecordWriter:
         """Begin to write: cut off what is torn, or all of it, and put the manifest beside it.
