@@ -38,6 +38,7 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--temperature": ("--temp",),
     "--repetition-penalty": ("--repeat-penalty",),
     "--system": ("--system-prompt", "--sys"),
+    "--column": ("--prompt-column", "--prompt-field", "--text-column"),
 }
 
 _ENGINE = EngineConfig()

@@ -70,7 +70,8 @@ def run(
         output = _result_file(results)
         if output is not None:
             stack.enter_context(output)
-        validation = file.validate(rules, None if output is None else output.finished)
+        earlier = output.finished if output is not None and output.finished.num_records else None
+        validation = file.validate(rules, earlier)
         validation.check(file.name, prompts.max_bad(validation.num_requests))
         if output is not None and not results.force:
             output.check(file.name)

@@ -1,7 +1,6 @@
 """One file with every kind of broken line, through the real program and the bundled model: what each gets."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,23 @@ def test_rows_of_a_table_carry_their_other_columns() -> None:
         {"level": "easy"},
     )
     assert (second.sampling, second.line) == ({}, 3)
+
+
+def peak_bytes(num_lines: int) -> int:
+    """Most memory that reading a file of so many lines twice takes, besides the file."""
+    lines = (
+        b'{"prompt": "line %d", "id": %d}\n' % (i, i) if i % 2 else b'"line %d"\n' % i
+        for i in range(num_lines)
+    )
+    file = PromptFile(io.BytesIO(b"".join(lines)), "f")
+    tracemalloc.start()
+    try:
+        assert file.validate(LineRules()).num_requests == num_lines
+        assert sum(1 for _ in file.requests(LineRules())) == num_lines
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_file() -> None:
+    assert peak_bytes(60_000) < peak_bytes(30_000) + (1 << 18)
