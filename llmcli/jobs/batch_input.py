@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -277,7 +278,9 @@ def _copy(stdin: BinaryIO) -> BinaryIO:
 def _check_regular(name: str) -> None:
     mode = os.stat(name).st_mode
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{quote(name)} is a folder", fix="give a prompt file: llmcli run prompts.jsonl")
+        is_model = os.path.exists(os.path.join(name, "config.json"))
+        fix = _for_a_model(name) if is_model else "give a prompt file: llmcli run prompts.jsonl"
+        raise UsageError(f"{quote(name)} is a folder", fix=fix)
     if not stat.S_ISREG(mode):
         raise UsageError(
             f"{quote(name)} is not a regular file",
@@ -293,9 +296,14 @@ def _not_readable(name: str, error: OSError | ValueError) -> UsageError:
         return UsageError(
             f"no such file: {quote(name)}",
             why="`run` takes a prompt file",
-            fix=f"for a conversation: llmcli chat {quote(name)}; to answer a file: llmcli run FILE -m {quote(name)}",
+            fix=_for_a_model(name),
         )
     return UsageError(f"no such file: {quote(name)}", fix='give a file with lines like {"prompt": "Hello"}')
+
+
+def _for_a_model(name: str) -> str:
+    shown = quote(shlex.quote(name))
+    return f"for a conversation: llmcli chat {shown}; to answer a file: llmcli run FILE -m {shown}"
 
 
 def looks_like_a_model(name: str) -> bool:

@@ -130,6 +130,12 @@ def test_a_missing_file_is_not_taken_for_a_model(
     assert "llmcli chat" not in refused([name], capsys)
 
 
+def test_a_folder_with_a_model_is_sent_to_chat(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model").mkdir()
+    Path("model/config.json").touch()
+    assert "for a conversation: llmcli chat model" in refused(["model"], capsys)
+
+
 def test_an_empty_input_gives_an_empty_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty.jsonl").write_text("\n\n")
     assert run_command_line(["run", "empty.jsonl", "-o", "out.jsonl"]) == 0
