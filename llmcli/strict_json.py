@@ -25,7 +25,7 @@ def loads(data: bytes) -> Any:
     if text.startswith("\ufeff"):
         raise ValueError("column 1: Unexpected UTF-8 BOM")
     try:
-        value = _DECODER.decode(text)
+        value = _decode(text)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
         raise ValueError(f"{place}: {error.msg}") from None
@@ -35,6 +35,16 @@ def loads(data: bytes) -> Any:
     except UnicodeEncodeError:
         raise ValueError("a lone surrogate (\\ud800..\\udfff) is no text") from None
     return value
+
+
+def _decode(text: str) -> Any:
+    """Parse; nearly all texts are one value with nothing around it, and a short one holds no long number."""
+    decoder = _DECODER if len(text) > MAX_DIGITS else _SHORT_DECODER
+    if text[:1] in ("{", "[", '"'):
+        value, end = decoder.raw_decode(text)
+        if end == len(text):
+            return value
+    return decoder.decode(text)
 
 
 def _check_depth(text: str) -> None:
@@ -94,4 +104,7 @@ _DECODER = json.JSONDecoder(
     parse_constant=_not_finite,
     parse_float=_finite_float,
     parse_int=_short_int,
+)
+_SHORT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite_float
 )

@@ -111,7 +111,7 @@ def write_manifest(output: str, settings: Mapping[str, Any], disk: Disk) -> None
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each setting that differs, such as `sampling.temperature was 0.7, is 0.0`."""
-    before, after = dict(_flat(old)), dict(_flat(_as_read(new)))
+    before, after = dict(_flat(_as_read(old))), dict(_flat(_as_read(new)))
     names = [name for name in {**before, **after} if name != _PID]
     return [
         f"{quote(name, 80)} was {quote(_shown(before.get(name)), 80)}, is {quote(_shown(after.get(name)), 80)}"

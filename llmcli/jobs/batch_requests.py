@@ -398,11 +398,11 @@ def _sampling(value: Mapping[str, Any], rules: LineRules) -> Mapping[str, Any]:
 
 def _check_sampling(fields: Mapping[str, Any], rules: LineRules) -> None:
     """Raise a RequestError for a wrong value. Lines of a file mostly differ in the seed alone, if at all."""
-    seed = fields.get("seed")
-    checked = {name: value for name, value in fields.items() if name != "seed"}
-    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-        checked = dict(fields)
-    key = tuple((name, type(value), value) for name, value in checked.items())
+    checked = dict(fields)
+    seed = checked.get("seed")
+    if type(seed) is int and 0 <= seed <= MAX_SEED:
+        del checked["seed"]
+    key = tuple([(name, type(value), value) for name, value in checked.items()])
     try:
         _sampling_is_right(key, tuple(rules.sampling.items()))
     except TypeError:  # a list is no key

@@ -97,11 +97,17 @@ class FinishedLines:
         self.changed: str | None = None
 
     @classmethod
-    def read(cls, stream: BinaryIO, shown: str) -> Self:
-        """Take in a results file. Errors as of `read_records`."""
+    def read(cls, stream: BinaryIO, shown: str, *, drop_failed: bool = False) -> Self:
+        """Take in a results file; failed records are only counted as dropped if they are to be.
+
+        Errors as of `read_records`.
+        """
         finished = cls()
         for record, line in read_records(stream, shown):
-            finished.add(record, len(line))
+            if drop_failed and record.failure is not None:
+                finished.num_dropped += 1
+            else:
+                finished.add(record, len(line))
         return finished
 
     def add(self, record: FinishedRecord, num_bytes: int) -> None:
