@@ -80,7 +80,7 @@ LINES: list[tuple[str, bytes, str | None]] = [
     ("J24 label", line(prompt="a", level=1), None),
     ("J25 model", line(prompt="a", model="gpt"), "'gpt' is not the one of this run, 'tiny-chat'"),
     ("J25 adapter", line(prompt="a", lora="x"), "lora is not supported here"),
-    ("J26 stream", chat("stream", stream=True), "answers are written whole"),
+    ("J26 stream", chat("stream", stream=True), "stream is not supported here"),
     ("J26 n", line(prompt="a", n=1000), "n must be an integer in 1..16"),
     ("J26 url", line(custom_id="u", method="POST", url="/v1/embeddings", body={}), "url must be /v1/chat"),
     ("J2 no newline at the end", line(prompt="last"), None),
