@@ -42,6 +42,12 @@ def run(
     Lines are "text", {"prompt": "..."}, {"messages": [...]}, {"prompt_token_ids": [...]} or OpenAI batch requests,
     with any sampling field. Each result is written as soon as it is there, and a run that was stopped or killed
     goes on with --resume. For a conversation: llmcli chat.
+
+    \b
+    llmcli run prompts.jsonl -m owner/name -o answers.jsonl
+    llmcli run prompts.jsonl -m owner/name -o answers.jsonl --resume
+    llmcli run questions.csv --column question --ordered -o answers.jsonl
+    cat prompts.txt | llmcli run - | jq -r .text
     """
     from llmcli.cli.run_job import BatchJob, resume_command
     from llmcli.jobs.batch import BatchOptions

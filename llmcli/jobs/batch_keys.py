@@ -12,7 +12,7 @@ from typing import NamedTuple
 from llmcli.jobs.batch_requests import RequestId
 
 DIGEST_BYTES = 10
-MAX_IN_MEMORY = 1 << 14
+MAX_IN_MEMORY = 1 << 12
 _OCCURRENCE = "-"
 
 

@@ -378,4 +378,4 @@ def peak_bytes(num_lines: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_file() -> None:
-    assert peak_bytes(60_000) < peak_bytes(30_000) + (1 << 18)
+    assert peak_bytes(24_000) < peak_bytes(12_000) + (1 << 17)
