@@ -26,22 +26,29 @@ def loads(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
     _check_depth(text)
+    if text.startswith("\ufeff"):
+        raise ValueError("column 1: Unexpected UTF-8 BOM")
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_not_finite,
-            parse_float=_finite_float,
-            parse_int=_short_int,
-        )
+        value = _decode(text)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
         raise ValueError(f"{place}: {error.msg}") from None
     try:
-        text.encode("utf-8") if "\\u" not in text else json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if "\\ud" in text or "\\uD" in text:  # UTF-8 itself holds none
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("a lone surrogate (\\ud800..\\udfff) is no text") from None
     return value
+
+
+def _decode(text: str) -> Any:
+    """Parse; nearly all texts are one value with nothing around it, and a short one holds no long number."""
+    decoder = _DECODER if len(text) > MAX_DIGITS else _SHORT_DECODER
+    if text[:1] in ("{", "[", '"'):
+        value, end = decoder.raw_decode(text)
+        if end == len(text):
+            return value
+    return decoder.decode(text)
 
 
 def _check_depth(text: str) -> None:
@@ -89,3 +96,15 @@ def _short_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits is too long")
     return int(text)
+
+
+# Made once: json.loads would make one for each text, which costs more than parsing a short one.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_not_finite,
+    parse_float=_finite_float,
+    parse_int=_short_int,
+)
+_SHORT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite_float
+)

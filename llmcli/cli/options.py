@@ -41,6 +41,7 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--repetition-penalty": ("--repeat-penalty",),
     "--system": ("--system-prompt", "--sys", "-sys"),
     "--kv-cache-dtype": ("--cache-type", "--kv-bits"),
+    "--column": ("--prompt-column", "--prompt-field", "--text-column"),
 }
 
 # Forms of a listing, and the flags that are short for two of them.

@@ -1,36 +1,44 @@
 """The prompt file of a batch: opened, read in bounded memory, validated before a model is loaded.
 
-Lines end at \\n and nowhere else; a line is at most 8 MiB. The file is read twice, once to validate it and
-once to run it, so a pipe is first copied to a temporary file. Knows no model; `cli/run.py` opens and
-validates, `batch.py` runs.
+The file is read twice, once to validate it and once to run it, so a pipe is first copied to a temporary file.
+How a file is cut into lines is in `batch_sources.py`, what a line may be in `batch_requests.py`. Knows no
+model; `cli/run.py` opens and validates, `batch.py` runs.
 """
 
 import errno
+import io
+import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal, Protocol, Self
 
 from llmcli import strict_json
 from llmcli.errors import OutputError, RequestError, UsageError, quote
+from llmcli.jobs.batch_keys import KeyMaker, LineKey
 from llmcli.jobs.batch_requests import BatchRequest, LineRules, RequestId, find_id, is_openai, parse_request
+from llmcli.jobs.batch_sources import Form, Piece, detect_form, pieces, refuse_other_kinds
 
-MAX_LINE_BYTES = 8 << 20
 MAX_REPORTED = 20
 STDIN = "-"
-_BOM = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n"
-_SKIP_BYTES = 1 << 16
+_KINDS = {"text": "texts", "messages": "lists of messages", "token_ids": "lists of token ids"}
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that can not become a request, and why. Attributes as in BatchRequest."""
+    """A line that can not become a request, and why. Attributes as in BatchRequest.
+
+    Attributes:
+        unit: what the file consists of: lines, or the items of an array.
+    """
 
     line: int
     index: int
@@ -39,9 +47,19 @@ class BadLine:
     param: str | None = None
     fix: str = ""
     openai: bool = False
+    key: str = ""
+    unit: Literal["line", "item"] = "line"
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+        return f"{self.unit} {self.line}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+
+
+class Finished(Protocol):
+    """What is needed of the lines that an earlier run has answered; see `batch_resume.py`."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def meet(self, key: LineKey, place: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +70,80 @@ class Validation:
         num_requests: lines that are not blank, bad ones included.
         num_bad: how many of them are bad.
         bad: the first bad ones, at most 20.
-        duplicates: line number of a repeated id -> the line that had it first.
         num_texts: native lines whose prompt is a plain text.
+        kinds: how many lines there are of each kind.
+        model: the model that the lines name.
     """
 
     num_requests: int
     num_bad: int
     bad: tuple[BadLine, ...]
-    duplicates: Mapping[int, int]
     num_texts: int
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    model: str | None = None
 
-    def check(self, name: str) -> None:
-        """Raise a UsageError that lists the bad lines, if there are any."""
-        if not self.num_bad:
+    def check(self, name: str, max_bad: int = 0) -> None:
+        """Raise a UsageError that lists the bad lines, if there are more than `max_bad`."""
+        if self.num_bad <= max_bad:
             return
         shown = "" if self.num_bad <= MAX_REPORTED else f", the first {MAX_REPORTED}:"
-        lines = f"{self.num_bad} bad line{'s' * (self.num_bad > 1)}"
+        lines = f"{self.num_bad} bad {self.bad[0].unit}{'s' * (self.num_bad > 1)}"
         raise UsageError(
             f"{quote(name)} has {lines} of {self.num_requests}{shown}",
             why="\n".join(str(bad) for bad in self.bad),
             fix="correct them, or run the others with --skip-invalid",
         )
 
+    def describe_mixture(self) -> str | None:
+        """One line about a file that has more than one kind of lines, else None."""
+        if len(self.kinds) < 2:
+            return None
+        return "the input mixes " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+
 
 class PromptFile:
-    """An open prompt file that can be read from its start any number of times. Use as a context manager."""
+    """An open prompt file that can be read from its start any number of times. Use as a context manager.
 
-    def __init__(self, stream: BinaryIO, name: str, form: Literal["jsonl", "txt"] = "jsonl") -> None:
+    Args:
+        stream: can be sought in.
+        name: for messages.
+        form: how it is cut into lines.
+        column: of a table, the one that holds the prompts.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, name: str, form: Form = "jsonl", *, column: str | None = None
+    ) -> None:
         self.stream = stream
         self.name = name
         self.form = form
         self.status = file_status(stream)
+        self._column = column
 
     @classmethod
-    def open(cls, name: str, stdin: BinaryIO) -> Self:
+    def open(cls, name: str, stdin: BinaryIO, *, form: Form | None = None, column: str | None = None) -> Self:
         """Open the file called `name`, or a copy of `stdin` for "-".
 
         Raises:
-            UsageError: no such file, a folder, not a regular file, or not readable.
+            UsageError: no such file, a folder, not a regular file, not readable, or of a kind that is not read.
         """
         if name == STDIN:
-            copy = cls(_copy(stdin), "standard input")
-            copy.status = file_status(stdin)
-            return copy
+            copy = _copy(stdin)
+            file = cls(copy, "standard input", detect_form(name, copy, form), column=column)
+            file.status = file_status(stdin)
+            return file
         try:
             _check_regular(name)
-            return cls(open(name, "rb"), name, "txt" if name.lower().endswith(".txt") else "jsonl")
+            refuse_other_kinds(name)
+            stream = open(name, "rb")  # noqa: SIM115 - closed by __exit__
+            return cls(stream, name, detect_form(name, stream, form), column=column)
         except (OSError, ValueError) as error:
             raise _not_readable(name, error) from None
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str]) -> Self:
+        """Prompts that were given one by one."""
+        return cls(io.BytesIO("\n".join(map(json.dumps, texts)).encode()), "--prompt")
 
     def __enter__(self) -> Self:
         return self
@@ -109,84 +153,106 @@ class PromptFile:
     ) -> None:
         self.stream.close()
 
-    def lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each line that is not blank, with its number from 1; None stands for one that is too long."""
-        self.stream.seek(0)
-        number = 0
-        while data := self.stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            too_long = len(data) > MAX_LINE_BYTES and not data.endswith(b"\n")
-            if too_long:
-                while (rest := self.stream.readline(_SKIP_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-            elif number == 1 and data.startswith(_BOM):
-                data = data[len(_BOM) :]
-            if data.strip(_BLANK):
-                yield number, None if too_long else data
-
     def requests(
-        self, rules: LineRules, duplicates: Mapping[int, int] | None = None
+        self, rules: LineRules, finished: Finished | None = None, *, limit: int | None = None
     ) -> Iterator[BatchRequest | BadLine]:
-        """Parse every line in turn; `duplicates` (from `validate`) makes BadLines of repeated ids."""
-        for index, (number, data) in enumerate(self.lines()):
-            parsed = _parse(data, number, index, rules, self.form)
-            first = duplicates.get(number) if duplicates and isinstance(parsed, BatchRequest) else None
-            yield (
-                _duplicate(parsed, first)
-                if first is not None and isinstance(parsed, BatchRequest)
-                else parsed
-            )
+        """Every line in turn, but for the finished ones; a repeated id makes a line bad.
 
-    def validate(self, rules: LineRules) -> Validation:
-        """Read the whole file once. Memory grows with the ids alone, and is free again before the run."""
-        seen: dict[RequestId, int] = {}
-        duplicates: dict[int, int] = {}
+        Args:
+            limit: of so many lines from the start, for somebody may be appending to the file.
+        """
+        keys = KeyMaker()
+        for index, piece in enumerate(islice(self._pieces(), limit)):
+            parsed = self._checked(self._parse(piece, index, rules), keys)
+            key = _key(parsed, piece, keys)
+            if finished is None or key.name not in finished:
+                yield replace(parsed, key=key.text)
+
+    def validate(self, rules: LineRules, finished: Finished | None = None) -> Validation:
+        """Read the whole file once, and tell `finished` of every line.
+
+        Where `rules` allow any model, the first one that a line names is the only one that others may name.
+        """
+        keys = KeyMaker()
         bad: list[BadLine] = []
+        kinds: Counter[str] = Counter()
         num_requests = num_bad = num_texts = 0
-        for parsed in self.requests(rules):
+        model: str | None = None
+        for index, piece in enumerate(self._pieces()):
             num_requests += 1
-            if isinstance(parsed, BatchRequest) and parsed.id is not None:
-                first = seen.setdefault(parsed.id, parsed.line)
-                if first != parsed.line:
-                    duplicates[parsed.line] = first
-                    parsed = _duplicate(parsed, first)
+            parsed = self._checked(self._parse(piece, index, rules), keys)
             if isinstance(parsed, BadLine):
                 num_bad += 1
                 if len(bad) < MAX_REPORTED:
                     bad.append(parsed)
-            elif parsed.kind == "text" and parsed.endpoint is None:
-                num_texts += 1
-        return Validation(num_requests, num_bad, tuple(bad), duplicates, num_texts)
+            else:
+                kinds[_kind(parsed)] += 1
+                num_texts += parsed.kind == "text" and parsed.endpoint is None
+                if parsed.model is not None and model is None:
+                    model = parsed.model
+                    rules = rules if rules.models else replace(rules, models=(model,))
+            if finished is not None:
+                finished.meet(_key(parsed, piece, keys), f"{self._unit} {piece.number}")
+        return Validation(num_requests, num_bad, tuple(bad), num_texts, kinds, model)
+
+    @property
+    def _unit(self) -> Literal["line", "item"]:
+        return "item" if self.form == "json" else "line"
+
+    def _pieces(self) -> Iterator[Piece]:
+        return pieces(self.stream, self.form, self._column)
+
+    def _parse(self, piece: Piece, index: int, rules: LineRules) -> BatchRequest | BadLine:
+        value: Any = None
+        try:
+            if piece.fault:
+                raise RequestError(piece.fault)
+            value = (
+                {"prompt": _plain_text(piece.data)} if self.form == "txt" else strict_json.loads(piece.data)
+            )
+            return parse_request(value, line=piece.number, index=index, rules=rules)
+        except ValueError as error:  # what strict_json raises, and RequestError is one too
+            param, fix = (error.param, error.fix) if isinstance(error, RequestError) else (None, "")
+            message = error.what if isinstance(error, RequestError) else quote(str(error))
+            return BadLine(
+                piece.number,
+                index,
+                message,
+                find_id(value),
+                param,
+                fix,
+                openai=isinstance(value, dict) and is_openai(value),
+                unit=self._unit,
+            )
+
+    def _checked(self, parsed: BatchRequest | BadLine, keys: KeyMaker) -> BatchRequest | BadLine:
+        """The line, or what is wrong with it among the others."""
+        if isinstance(parsed, BadLine) or parsed.id is None:
+            return parsed
+        first = keys.first_line(parsed.id, parsed.line)
+        if first == parsed.line:
+            return parsed
+        message = f"id '{quote(parsed.id, 80)}' is already that of {self._unit} {first}"
+        openai = parsed.endpoint is not None
+        return BadLine(parsed.line, parsed.index, message, parsed.id, "id", openai=openai, unit=self._unit)
 
 
-def _parse(
-    data: bytes | None, line: int, index: int, rules: LineRules, form: Literal["jsonl", "txt"]
-) -> BatchRequest | BadLine:
-    value: Any = None
-    try:
-        if data is None:
-            raise RequestError(f"longer than {MAX_LINE_BYTES >> 20} MiB, the limit for one line")
-        value = {"prompt": _plain_text(data)} if form == "txt" else strict_json.loads(data.rstrip(_BLANK))
-        return parse_request(value, line=line, index=index, rules=rules)
-    except ValueError as error:  # what strict_json raises, and RequestError is one too
-        param, fix = (error.param, error.fix) if isinstance(error, RequestError) else (None, "")
-        message = error.what if isinstance(error, RequestError) else quote(str(error))
-        openai = isinstance(value, dict) and is_openai(value)
-        return BadLine(line, index, message, find_id(value), param, fix, openai)
+def _key(parsed: BatchRequest | BadLine, piece: Piece, keys: KeyMaker) -> LineKey:
+    """A bad line goes by its content alone: its id may be another line's too."""
+    return keys.key(piece.data, parsed.id if isinstance(parsed, BatchRequest) else None)
+
+
+def _kind(request: BatchRequest) -> str:
+    if request.endpoint is not None:
+        return "OpenAI batch requests"
+    return _KINDS[request.kind]
 
 
 def _plain_text(data: bytes) -> str:
     try:
-        return data.rstrip(b"\r\n").decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
-
-
-def _duplicate(request: BatchRequest, first: int) -> BadLine:
-    message = f"id '{quote(request.id, 80)}' is already that of line {first}"
-    return BadLine(
-        request.line, request.index, message, request.id, "id", openai=request.endpoint is not None
-    )
 
 
 def file_status(stream: BinaryIO) -> os.stat_result | None:
@@ -212,7 +278,9 @@ def _copy(stdin: BinaryIO) -> BinaryIO:
 def _check_regular(name: str) -> None:
     mode = os.stat(name).st_mode
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{quote(name)} is a folder", fix="give a prompt file: llmcli run prompts.jsonl")
+        is_model = os.path.exists(os.path.join(name, "config.json"))
+        fix = _for_a_model(name) if is_model else "give a prompt file: llmcli run prompts.jsonl"
+        raise UsageError(f"{quote(name)} is a folder", fix=fix)
     if not stat.S_ISREG(mode):
         raise UsageError(
             f"{quote(name)} is not a regular file",
@@ -224,19 +292,24 @@ def _check_regular(name: str) -> None:
 def _not_readable(name: str, error: OSError | ValueError) -> UsageError:
     if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
         return UsageError(f"can not read {quote(name)}: {error.strerror}")
-    if _looks_like_a_model(name):
+    if looks_like_a_model(name):
         return UsageError(
             f"no such file: {quote(name)}",
             why="`run` takes a prompt file",
-            fix=f"for a conversation: llmcli chat {quote(name)}",
+            fix=_for_a_model(name),
         )
     return UsageError(f"no such file: {quote(name)}", fix='give a file with lines like {"prompt": "Hello"}')
 
 
-def _looks_like_a_model(name: str) -> bool:
+def _for_a_model(name: str) -> str:
+    shown = quote(shlex.quote(name))
+    return f"for a conversation: llmcli chat {shown}; to answer a file: llmcli run FILE -m {shown}"
+
+
+def looks_like_a_model(name: str) -> bool:
     """`owner/name` or a bare name, and no path to a file that is not there."""
     path = Path(name)
-    known = path.suffix.lower() in (".jsonl", ".json", ".txt", ".csv", ".parquet", ".gz")
+    known = path.suffix.lower() in (".jsonl", ".ndjson", ".json", ".txt", ".csv", ".tsv", ".parquet", ".gz")
     rooted = name.startswith((".", "/", "~", "-")) or "\0" in name
     return (
         not known

@@ -17,6 +17,8 @@ from llmcli.text.sanitize import Sanitizer
 
 Format = Literal["auto", "native", "openai", "text"]
 
+OPENAI_ID_PREFIX = "batch_req_"
+
 # Control characters that JSON may hold as they are, but a terminal or a line reader may act on.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029]")
 
@@ -111,6 +113,7 @@ def _native_record(result: Result, style: RecordStyle) -> dict[str, Any]:
     return {
         "id": request.id,
         "index": request.index,
+        "key": request.key,
         **answer,
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
@@ -175,7 +178,7 @@ def _openai_record(result: Result, style: RecordStyle) -> dict[str, Any]:
     request, failure = result.request, result.failure
     name = f"req_{request.index}"
     record = {
-        "id": f"batch_req_{request.index}",
+        "id": f"{OPENAI_ID_PREFIX}{request.key}",
         "custom_id": str(request.index) if request.id is None else str(request.id),
         "response": None,
         "error": None,

@@ -9,10 +9,11 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from llmcli.errors import RequestError, quote
-from llmcli.sampling import FIELD_NAMES, MAX_TOKENS, SamplingParams
+from llmcli.sampling import FIELD_NAMES, MAX_SEED, MAX_TOKENS, SamplingParams
 from llmcli.text.messages import check_messages
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
@@ -26,7 +27,10 @@ NEAR = 0.8  # as similar as this, an unknown field is taken for a typing error
 MAX_COMPARED_CHARS = 40
 
 PROMPT_KEYS = ("prompt", "messages", "prompt_token_ids")
+# What data sets call a prompt.
+PROMPT_NAMES = ("prompt", "text", "question", "input", "instruction", "query", "content")
 OPENAI_KEYS = ("custom_id", "method", "url", "body")
+_OPENAI_MARKS = ("method", "url", "body")
 ALIASES: Mapping[str, str] = {
     "max_completion_tokens": "max_tokens",
     "max_new_tokens": "max_tokens",
@@ -36,8 +40,8 @@ ALIASES: Mapping[str, str] = {
     "repeat_penalty": "repetition_penalty",
 }
 NATIVE_KEYS = (*PROMPT_KEYS, "id", "custom_id", "model", "system", "meta", *FIELD_NAMES, *ALIASES)
+SAMPLING_KEYS = frozenset((*FIELD_NAMES, *ALIASES))
 _NATIVE = frozenset(NATIVE_KEYS)
-_SAMPLING = frozenset((*FIELD_NAMES, *ALIASES))
 
 # Fields that other programs know and this one does not, with the values that ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
@@ -70,14 +74,16 @@ class LineRules:
     """What a line is checked against besides itself.
 
     Attributes:
-        models: names that a line's `model` may have; the first one is shown.
+        models: names that a line's `model` may have; the first one is shown. Empty allows any.
         sampling: the sampling fields given as flags; a line's own override them.
         raw: True sends text prompts as they are, False through the chat template, None as the model allows.
+        prompt_field: another name for `prompt` in lines that have none of the fields of PROMPT_KEYS.
     """
 
-    models: tuple[str, ...]
+    models: tuple[str, ...] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     raw: bool | None = None
+    prompt_field: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +99,8 @@ class BatchRequest:
         system: its own system prompt; "" wants none; None takes the flag's.
         meta: labels to carry to the output.
         endpoint: the OpenAI endpoint it names, or None for a native line.
+        model: the model that it names.
+        key: what its record is to carry so that it is known to be done; see `batch_keys.py`.
     """
 
     line: int
@@ -104,11 +112,14 @@ class BatchRequest:
     system: str | None = None
     meta: Mapping[str, Any] | None = None
     endpoint: Endpoint | None = None
+    model: str | None = None
+    key: str = ""
 
 
 def is_openai(value: Mapping[str, Any]) -> bool:
     """Whether a line is in OpenAI's batch form; a native line may have a label called `url`."""
-    return not value.keys() & set(PROMPT_KEYS) and bool(value.keys() & {"method", "url", "body"})
+    keys = value.keys()
+    return keys.isdisjoint(PROMPT_KEYS) and not keys.isdisjoint(_OPENAI_MARKS)
 
 
 def find_id(value: object) -> RequestId | None:
@@ -130,10 +141,12 @@ def parse_request(value: object, *, line: int, index: int, rules: LineRules) -> 
     Raises:
         RequestError: the line can not be served; says which field, its value and its limit.
     """
+    if isinstance(value, str):
+        value = {"prompt": value}
     if not isinstance(value, dict):
-        names = {str: "a string", list: "an array", type(None): "null", bool: "true or false"}
+        names = {list: "an array", type(None): "null", bool: "true or false"}
         raise RequestError(
-            f"expected a JSON object, got {names.get(type(value), 'a number')}",
+            f"expected a JSON object or string, got {names.get(type(value), 'a number')}",
             fix='write lines like {"prompt": "Hello"}',
         )
     parse = _parse_openai if is_openai(value) else _parse_native
@@ -141,10 +154,14 @@ def parse_request(value: object, *, line: int, index: int, rules: LineRules) -> 
 
 
 def _parse_native(value: dict[str, Any], line: int, index: int, rules: LineRules) -> BatchRequest:
+    if rules.prompt_field is not None:
+        value = _with_prompt(value, rules.prompt_field)
     given = [key for key in PROMPT_KEYS if value.get(key) is not None]
     if len(given) != 1:
         found = "none of them" if not given else " and ".join(given)
-        raise RequestError(f"exactly one of {', '.join(PROMPT_KEYS)} is wanted, got {found}")
+        near = next((name for name in PROMPT_NAMES if isinstance(value.get(name), str)), None)
+        fix = f"if '{near}' is the prompt: --column {near}" if near and not given else ""
+        raise RequestError(f"exactly one of {', '.join(PROMPT_KEYS)} is wanted, got {found}", fix=fix)
     meta = _meta(value)
     kind, prompt = _prompt(given[0], value[given[0]])
     system = value.get("system")
@@ -160,6 +177,7 @@ def _parse_native(value: dict[str, Any], line: int, index: int, rules: LineRules
         sampling=_sampling(value, rules),
         system=system,
         meta=meta,
+        model=value.get("model"),
     )
 
 
@@ -194,6 +212,7 @@ def _parse_openai(value: dict[str, Any], line: int, index: int, rules: LineRules
         prompt=prompt,
         sampling=_sampling(_chat_logprobs(body) if url == CHAT else body, rules),
         endpoint=url,
+        model=body.get("model"),
     )
 
 
@@ -282,9 +301,12 @@ def _check_id(value: Any, key: str, *, integers: bool) -> RequestId:
 
 
 def _check_model(value: Any, rules: LineRules) -> None:
-    if value is not None and value not in rules.models:
+    if value is None or value in rules.models:
+        return
+    if rules.models or not isinstance(value, str) or not value:
+        wanted = f"the one of this run, '{quote(rules.models[0])}'" if rules.models else "a name"
         raise RequestError(
-            f"model '{quote(value, 80)}' is not the one of this run, '{quote(rules.models[0])}'",
+            f"model '{quote(value, 80)}' is not {wanted}",
             fix="remove the field, or give the model with -m",
             param="model",
         )
@@ -292,8 +314,10 @@ def _check_model(value: Any, rules: LineRules) -> None:
 
 def _meta(value: Mapping[str, Any]) -> dict[str, Any] | None:
     """Unknown fields are labels of the user's, unless they look like a typing error."""
-    _refuse_unsupported(value, UNSUPPORTED)
     meta = value.get("meta")
+    if meta is None and value.keys() <= _NATIVE:
+        return None
+    _refuse_unsupported(value, UNSUPPORTED)
     if meta is not None and not isinstance(meta, dict):
         raise RequestError(f"meta must be an object, got {quote(meta, 40)}", param="meta")
     labels = dict(meta or {})
@@ -352,16 +376,46 @@ def _chat_logprobs(body: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _sampling(value: Mapping[str, Any], rules: LineRules) -> dict[str, Any]:
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _sampling(value: Mapping[str, Any], rules: LineRules) -> Mapping[str, Any]:
     """The line's sampling fields under their own names, checked with the flags; null is not given."""
+    if value.keys().isdisjoint(SAMPLING_KEYS):
+        return _NOTHING
     fields: dict[str, Any] = {}
     for key in value:
-        if key not in _SAMPLING or value[key] is None:
+        if key not in SAMPLING_KEYS or value[key] is None:
             continue
         name = ALIASES.get(key, key)
         if name in fields:
             raise RequestError(f"{name} is given twice, under two names", param=name)
         fields[name] = value[key]
     if fields:
-        SamplingParams(**{**rules.sampling, **fields})
+        _check_sampling(fields, rules)
     return fields
+
+
+def _check_sampling(fields: Mapping[str, Any], rules: LineRules) -> None:
+    """Raise a RequestError for a wrong value. Lines of a file mostly differ in the seed alone, if at all."""
+    checked = dict(fields)
+    seed = checked.get("seed")
+    if type(seed) is int and 0 <= seed <= MAX_SEED:
+        del checked["seed"]
+    key = tuple([(name, type(value), value) for name, value in checked.items()])
+    try:
+        _sampling_is_right(key, tuple(rules.sampling.items()))
+    except TypeError:  # a list is no key
+        SamplingParams(**{**rules.sampling, **checked})
+
+
+@lru_cache(maxsize=256)
+def _sampling_is_right(fields: tuple[tuple[str, type, Any], ...], flags: tuple[tuple[str, Any], ...]) -> None:
+    SamplingParams(**{**dict(flags), **{name: value for name, _, value in fields}})
+
+
+def _with_prompt(value: dict[str, Any], prompt_field: str) -> dict[str, Any]:
+    """The line with the prompt under its own name, where another field is to be taken for it."""
+    if prompt_field not in value or any(value.get(key) is not None for key in PROMPT_KEYS):
+        return value
+    return {"prompt" if name == prompt_field else name: value[name] for name in value if name != "prompt"}

@@ -23,6 +23,16 @@ CHAT = {"method": "POST", "url": "/v1/chat/completions"}
 
 
 @dataclass
+class Memory:
+    """Takes records, and has no disk to sync them to."""
+
+    write: Callable[[bytes], None]
+
+    def sync_if_due(self) -> None:
+        pass
+
+
+@dataclass
 class Batch:
     """One run over `lines`, and what it left."""
 
@@ -36,6 +46,7 @@ class Batch:
     system: str | None = None
     clock: Callable[[], float] = lambda: 0.0
     write: Callable[[bytes], None] | None = None
+    max_errors: int | None = None
     output: bytearray = field(default_factory=bytearray)
     stop: StopSignal = field(default_factory=StopSignal)
     counts: BatchCounts = field(init=False)
@@ -47,10 +58,10 @@ class Batch:
         self.counts = BatchCounts(found.num_requests)
         run = BatchRun(
             self.engine,  # type: ignore[arg-type]
-            file.requests(RULES, found.duplicates),
+            file.requests(RULES),
             PromptEncoder(self.engine.tokenizer, raw=self.raw, system=self.system),
-            self.write or self.output.extend,
-            BatchOptions(self.max_inflight, self.sampling, self.ordered, self.style),
+            Memory(self.write or self.output.extend),
+            BatchOptions(self.max_inflight, self.sampling, self.ordered, self.style, self.max_errors),
             BatchProgress(Console(file=io.StringIO()), quiet=True),
             clock=self.clock,
         )
@@ -71,6 +82,7 @@ def test_a_native_record_has_all_its_fields() -> None:
     assert record == {
         "id": 7,
         "index": 0,
+        "key": record["key"],
         "text": "HI",
         "reasoning": None,
         "tool_calls": None,
@@ -350,8 +362,9 @@ def test_a_stop_waits_no_longer_than_thirty_seconds() -> None:
     assert batch.engine.num_steps <= 6
 
 
-def test_a_stop_writes_what_was_held_back_for_order() -> None:
-    batch = Batch(prompts("x" * 500, "ab"), raw=True, ordered=True)
+def test_a_stop_leaves_no_gap_in_ordered_records() -> None:
+    lines = prompts("aa", "x" * 500, "ab", "a")
+    batch = Batch(lines, raw=True, ordered=True)
     now = [0.0]
     batch.clock = lambda: now[0]
 
@@ -361,7 +374,29 @@ def test_a_stop_writes_what_was_held_back_for_order() -> None:
 
     batch.engine.before_step = before_step
     batch.run()
-    assert [record["index"] for record in batch.records] == [1]
+    assert [record["index"] for record in batch.records] == [0]
+    assert batch.counts.done == 1
+
+
+def test_too_many_failures_end_the_run() -> None:
+    lines = [{"prompt": ""}, *prompts("abc", *["def"] * 50)]
+    batch = Batch(lines, FakeEngine(failing={"1": "not finite"}), raw=True, max_inflight=4, max_errors=1)
+    batch.run()
+    assert batch.counts.failed == 2
+    assert batch.counts.done < 10
+
+
+def test_prompts_that_begin_alike_are_put_side_by_side_within_the_window() -> None:
+    texts = [f"{'common' * 5}{i}" if i % 3 else f"{'other' * 5}{i}" for i in range(12)]
+    batch = Batch(prompts(*texts), raw=True, max_inflight=12).run()
+    sent = [bytes(ids).decode() for _, ids, _ in batch.engine.added]
+    assert sent == sorted(texts)
+    assert sorted(record["index"] for record in batch.records) == list(range(12))
+
+
+def test_equal_prompts_keep_the_order_of_the_file() -> None:
+    batch = Batch(prompts(*["ab"] * 6), raw=True, max_inflight=4).run()
+    assert [request_id for request_id, _, _ in batch.engine.added] == list("012345")
 
 
 def test_a_dead_engine_ends_the_run_with_whole_records() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcli.errors import UsageError
-from llmcli.jobs.batch_input import MAX_LINE_BYTES, BadLine, PromptFile
+from llmcli.jobs.batch_input import BadLine, PromptFile
 from llmcli.jobs.batch_requests import BatchRequest, LineRules
+from llmcli.jobs.batch_sources import MAX_LINE_BYTES
 
 RULES = LineRules(models=("tiny-chat",))
 CHAT = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
@@ -63,10 +65,9 @@ def test_a_good_file_keeps_its_line_numbers(data: bytes, lines: list[int]) -> No
         pytest.param('{"prompt": "a"}'.encode("utf-16"), "line 1: byte 1 is not UTF-8", id="J4 UTF-16"),
         pytest.param(b'{"prompt": "a"', "line 1: column 15", id="J5 truncated"),
         pytest.param(b'{"prompt": "a"\r\n', "line 1: column 15", id="J5 truncated, and ended"),
-        pytest.param(b"[1]", "expected a JSON object, got an array", id="J6 array"),
-        pytest.param(b'"a"', "expected a JSON object, got a string", id="J6 string"),
-        pytest.param(b"7", "expected a JSON object, got a number", id="J6 number"),
-        pytest.param(b"null", "expected a JSON object, got null", id="J6 null"),
+        pytest.param(b"[1]", "expected a JSON object or string, got an array", id="J6 array"),
+        pytest.param(b"7", "expected a JSON object or string, got a number", id="J6 number"),
+        pytest.param(b"null", "expected a JSON object or string, got null", id="J6 null"),
         pytest.param(b'{"prompt": "a", "top_p": NaN}', "NaN is not a finite", id="J7 NaN"),
         pytest.param(b'{"prompt": "a", "top_p": -Infinity}', "-Infinity is not", id="J7 Infinity"),
         pytest.param(b'{"prompt": "a", "top_p": 1e999}', "1e999 is not a finite", id="J7 1e999"),
@@ -236,7 +237,7 @@ def test_a_repeated_id_names_both_lines() -> None:
     file = PromptFile(io.BytesIO(b'{"prompt":"a","id":"x"}\n\n{"prompt":"b","custom_id":"x"}'), "f")
     found = file.validate(RULES)
     assert [str(bad) for bad in found.bad] == ["line 3: id 'x' is already that of line 1"]
-    again = list(file.requests(RULES, found.duplicates))
+    again = list(file.requests(RULES))
     assert [type(parsed) for parsed in again] == [BatchRequest, BadLine]
 
 
@@ -276,3 +277,105 @@ def test_any_text_goes_through_unchanged(texts: list[str]) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_a_complaint(data: bytes) -> None:
     assert all(isinstance(parsed, BatchRequest | BadLine) for parsed in read(data))
+
+
+def test_a_bare_string_is_a_prompt() -> None:
+    (parsed,) = read(b'"hello"\n')
+    assert isinstance(parsed, BatchRequest)
+    assert (parsed.kind, parsed.prompt) == ("text", "hello")
+
+
+def test_another_field_can_hold_the_prompt() -> None:
+    rules = LineRules(prompt_field="question")
+    request = parse({"question": "why?", "id": 7, "level": 3}, rules)
+    assert (request.prompt, request.id, request.meta) == ("why?", 7, {"level": 3})
+    assert parse({"prompt": "a", "question": "b"}, rules).prompt == "a"
+    assert parse({"messages": [USER], "question": "b"}, rules).kind == "messages"
+
+
+def test_a_line_without_a_prompt_is_told_which_field_may_hold_it() -> None:
+    assert "if 'question' is the prompt: --column question" in complaint({"question": "why?"})
+
+
+def test_without_a_model_the_first_that_a_line_names_is_the_one_of_all() -> None:
+    lines = [{"prompt": "a"}, {"prompt": "b", "model": "x"}, {"prompt": "c", "model": "y"}]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    found = PromptFile(io.BytesIO(data), "f").validate(LineRules())
+    assert found.model == "x"
+    assert [str(bad) for bad in found.bad] == [
+        "line 3: model 'y' is not the one of this run, 'x' (remove the field, or give the model with -m)"
+    ]
+
+
+def test_a_file_that_mixes_kinds_says_so_once() -> None:
+    lines = [{"prompt": "a"}, "b", {"messages": [USER]}, {**CHAT, "body": {"messages": [USER]}}]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    found = PromptFile(io.BytesIO(data), "f").validate(RULES)
+    assert found.describe_mixture() == (
+        "the input mixes 1 OpenAI batch requests, 1 lists of messages, 2 texts"
+    )
+    assert PromptFile(io.BytesIO(b'"a"\n"b"'), "f").validate(RULES).describe_mixture() is None
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1"])
+def test_a_value_that_equals_a_good_one_is_still_checked(value: Any) -> None:
+    assert parse({"prompt": "a", "max_tokens": 1}).sampling == {"max_tokens": 1}
+    assert "max_tokens must be an integer" in complaint({"prompt": "a", "max_tokens": value})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, True, 1.5, "1"])
+def test_a_wrong_seed_is_refused_beside_fields_that_are_right(seed: Any) -> None:
+    assert parse({"prompt": "a", "temperature": 1, "seed": 5}).sampling["seed"] == 5
+    assert "seed must be an integer" in complaint({"prompt": "a", "temperature": 1, "seed": seed})
+
+
+def test_each_of_two_equal_lines_has_a_key_of_its_own() -> None:
+    first, second, named, again = read(b'"a"\n"a"\n{"prompt": "a", "id": 1}\n{"prompt": "a", "id": 2}\n')
+    assert first.key == second.key.replace("-2", "-1")
+    assert first.key.endswith("-1")
+    assert "-" not in named.key + again.key
+
+
+def test_a_key_depends_on_nothing_but_the_line_and_its_equals() -> None:
+    alone = read(b'"b"')[0].key
+    assert [parsed.key for parsed in read(b'"a"\r\n\n"b"\r\n"c"')][1] == alone
+
+
+def test_items_of_an_array_are_counted_as_items() -> None:
+    good, bad = read(b'[{"prompt": "a"},\n {"prompt": ""}]', form="json")
+    assert isinstance(good, BatchRequest)
+    assert str(bad).startswith("item 2: prompt must be a text")
+
+
+def test_rows_of_a_table_carry_their_other_columns() -> None:
+    data = b'id,question,temperature,level\n7,"why, oh why?",0.5,easy\n8,what?,,hard\n'
+    first, second = read(data, form="csv")
+    assert isinstance(first, BatchRequest)
+    assert isinstance(second, BatchRequest)
+    assert (first.prompt, first.id, first.sampling, first.meta) == (
+        "why, oh why?",
+        "7",
+        {"temperature": 0.5},
+        {"level": "easy"},
+    )
+    assert (second.sampling, second.line) == ({}, 3)
+
+
+def peak_bytes(num_lines: int) -> int:
+    """Most memory that reading a file of so many lines twice takes, besides the file."""
+    lines = (
+        b'{"prompt": "line %d", "id": %d}\n' % (i, i) if i % 2 else b'"line %d"\n' % i
+        for i in range(num_lines)
+    )
+    file = PromptFile(io.BytesIO(b"".join(lines)), "f")
+    tracemalloc.start()
+    try:
+        assert file.validate(LineRules()).num_requests == num_lines
+        assert sum(1 for _ in file.requests(LineRules())) == num_lines
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_file() -> None:
+    assert peak_bytes(24_000) < peak_bytes(12_000) + (1 << 17)

@@ -1,6 +1,7 @@
 """What is shown of a batch: a line now and then, and the sums at the end."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -109,3 +110,51 @@ def test_numbers_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "00:00"), (192, "03:12"), (3700, "1:01:40")])
 def test_times_read_as_on_a_clock(seconds: float, text: str) -> None:
     assert clock_time(seconds) == text
+
+
+def test_programs_get_json_lines() -> None:
+    stream = io.StringIO()
+    now = [0.0]
+    progress = BatchProgress(Console(file=stream, width=40), form="json", clock=lambda: now[0])
+    counts = BatchCounts(1000, done=300, resumed=100)
+    progress.start(counts)
+    progress.say("hello\x1b")
+    now[0] = 1.0
+    progress.update(counts, lambda: FakeStats(64, 128, 0.71, 1000, 380, 5000, 700))  # type: ignore[arg-type,return-value]
+    progress.summary(counts)
+    notice, state, summary = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert notice == {"event": "notice", "message": "hello\x1b"}
+    assert state == {
+        "event": "progress",
+        "done": 300,
+        "total": 1000,
+        "failed": 0,
+        "running": 64,
+        "waiting": 128,
+        "prompt_tok_per_s": 5000.0,
+        "output_tok_per_s": 700.0,
+        "kv_usage": 0.71,
+        "prefix_hit_rate": 0.38,
+        "eta_s": 3.5,
+    }
+    assert (summary["event"], summary["resumed"], summary["seconds"]) == ("summary", 100, 1.0)
+
+
+def test_plain_lines_can_be_had_on_a_terminal() -> None:
+    stream = io.StringIO()
+    now = [0.0]
+    console = Console(file=stream, force_terminal=True, width=120)
+    progress = BatchProgress(console, form="plain", clock=lambda: now[0])
+    progress.start(BatchCounts(2))
+    now[0] = 10.0
+    progress.update(BatchCounts(2), FakeStats)  # type: ignore[arg-type]
+    assert stream.getvalue().startswith("0/2 · 0 failed")
+
+
+def test_the_rest_is_guessed_from_what_this_run_has_done() -> None:
+    shown = Shown()
+    shown.counts.done, shown.counts.resumed = 600, 500
+    assert "ETA 00:40" in shown.at(10.0, FakeStats())
+    shown.progress.summary(shown.counts)
+    assert "600/1000 · 500 of an earlier run" in shown.stream.getvalue()
+    assert "10 requests/s" in shown.stream.getvalue()
