@@ -12,10 +12,11 @@
     │   ├── ModelNotFoundError     4
     │   ├── GatedModelError        4
     │   └── OfflineError           4
-    └── ModelNotRunnableError      5   the model is here, but can not run here
-        ├── UnsupportedModelError  5
-        ├── CheckpointError        5
-        └── DoesNotFitError        5
+    ├── ModelNotRunnableError      5   the model is here, but can not run here
+    │   ├── UnsupportedModelError  5
+    │   ├── CheckpointError        5
+    │   └── DoesNotFitError        5
+    └── ServerError                6   a server can not be reached, or fails
 
 Knows nothing of how an error is shown; `cli/app.py` prints it and exits with its code.
 """
@@ -125,3 +126,9 @@ class CheckpointError(ModelNotRunnableError):
 
 class DoesNotFitError(ModelNotRunnableError):
     """The model and its KV cache need more memory than there is."""
+
+
+class ServerError(LLMCliError):
+    """A server can not be reached, or does not answer as it should."""
+
+    exit_code = 6

@@ -22,6 +22,7 @@ EXIT_CODES = {
     "UnsupportedModelError": 5,
     "CheckpointError": 5,
     "DoesNotFitError": 5,
+    "ServerError": 6,
 }
 
 

@@ -33,11 +33,17 @@ from llmcli.errors import LLMCliError, UsageError, quote
 
 CommandTable = Mapping[str, tuple[str, str]]
 
-# Command name -> module and function, in the order of `llmcli --help`.
+# Command name -> module and function, in the order of `llmcli --help`; it leaves out names of two words.
 COMMANDS: CommandTable = {
     "chat": ("llmcli.cli.chat", "chat"),
     "run": ("llmcli.cli.run", "run"),
     "bench": ("llmcli.cli.bench", "bench"),
+    "bench latency": ("llmcli.cli.bench_latency", "latency"),
+    "bench throughput": ("llmcli.cli.bench_throughput", "throughput"),
+    "bench serve": ("llmcli.cli.bench_serve", "serve"),
+    "bench startup": ("llmcli.cli.bench_startup", "startup"),
+    "bench sweep": ("llmcli.cli.bench_sweep", "sweep"),
+    "bench compare": ("llmcli.cli.bench_compare", "compare"),
     "tune": ("llmcli.cli.tune", "tune"),
     "pull": ("llmcli.cli.pull", "pull"),
     "list": ("llmcli.cli.list", "list_models"),
@@ -54,7 +60,7 @@ class CommandGroup(TyperGroup):
     table: CommandTable = COMMANDS
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.table)
+        return [name for name in self.table if " " not in name]
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
         if cmd_name not in self.table:
@@ -64,6 +70,8 @@ class CommandGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         args = [ALIASES.get(args[0], args[0]), *args[1:]]
+        if " ".join(args[:2]) in self.table:  # a form of a command that has a form without a name, too
+            args = [" ".join(args[:2]), *args[2:]]
         if args[0] not in self.table and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], self.table, 1)
             known = f"commands: {', '.join(self.table)}; see llmcli --help"

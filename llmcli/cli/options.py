@@ -38,6 +38,18 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--temperature": ("--temp",),
     "--repetition-penalty": ("--repeat-penalty",),
     "--system": ("--system-prompt", "--sys"),
+    # of llama-bench, batched-bench and vllm bench
+    "--prompt-tokens": ("--n-prompt",),
+    "--output-tokens": ("--n-gen",),
+    "--depth": ("--n-depth",),
+    "--repeats": ("--repetitions",),
+    "--input-len": ("--random-input-len", "-npp"),
+    "--output-len": ("--random-output-len", "-ntg"),
+    "--batch-size": ("-npl",),
+    "--random-prefix-len": ("--prefix-len",),
+    "--save": ("--output-json",),
+    "--output-format": ("--output",),
+    "--backend": ("--endpoint-type",),
 }
 
 _ENGINE = EngineConfig()
