@@ -159,7 +159,8 @@ def random_texts(plan: WorkloadPlan, counter: Counter | None) -> list[Work]:
     prefix = _words(plan.prefix_len, source, counter)
     works = []
     for each in lengths:
-        text = f"{prefix} {_words(each.prompt, source, counter)}".strip()
+        own = _words(each.prompt, source, counter)
+        text = f"{prefix} {own}" if prefix else own
         count = plan.prefix_len + each.prompt if counter is None else len(counter.encode(text))
         works.append(Work("text", text, each.output, count))
     return works
