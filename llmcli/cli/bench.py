@@ -84,7 +84,7 @@ def bench(
     found = find_model(model, source, report)
     with report.stoppable():
         built = load_engine(found, config, plan.check_fits, report)
-        for row in run_bench(built, plan, report.notice):
+        for row in run_bench(built, plan, report.progress):
             report.put(row, final=len(row.samples) == plan.repeats)
         summary = _against_the_memory(built, report)
     report.close(summary=summary)
@@ -108,7 +108,7 @@ def _against_the_memory(engine: "Engine", report: "Report") -> dict[str, Any]:
     from llmcli.jobs import bench as job
 
     memory = peaks(engine)  # taken first: reading the memory needs some that the model does not
-    report.notice("measuring the memory's read bandwidth")
+    report.progress("measuring the memory's read bandwidth")
     bandwidth = job.read_bandwidth(engine.config.num_threads, engine.config.device)
     for row in report.rows:
         rate = row.details["weight_bytes_per_s"]

@@ -64,6 +64,6 @@ def latency(
     found = find_model(model, source, report)
     with report.stoppable():
         built = load_engine(found, config, plan.check_fits, report)
-        for row in run_latency(built, plan, report.notice):
+        for row in run_latency(built, plan, report.progress):
             report.put(row, final=len(row.samples) == num_iters)
     report.close(summary=peaks(built) | dict(summary(report.rows[0])))

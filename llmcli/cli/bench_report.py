@@ -61,6 +61,7 @@ class Report:
         self._file = None if options.save is None else ResultFile(options.save, overwrite=options.overwrite)
         self._failure: OutputError | None = None
         self._rows: dict[tuple[str, int | None], Row] = {}
+        self._status = StatusLine()
 
     @property
     def rows(self) -> list[Row]:
@@ -71,9 +72,15 @@ class Report:
         self._header = Header(kind=self._header.kind, plan=self._header.plan, environment=environment)
 
     def notice(self, text: str) -> None:
-        """A line of progress on stderr, unless --quiet."""
+        """A line on stderr, unless --quiet."""
         if not self._quiet:
+            self._status.clear()
             warn(text)
+
+    def progress(self, text: str) -> None:
+        """What runs now, on stderr, unless --quiet: one line that changes on a terminal, else a line each time."""
+        if not self._quiet:
+            self._status.show(text)
 
     def put(self, row: Row, *, final: bool = True) -> None:
         """A row, or one that has more runs now; `final` when no more will come."""
@@ -83,6 +90,7 @@ class Report:
         """Several rows, with one writing of the file."""
         self._rows |= {row.key: row for row in rows}
         if final and self.form == "jsonl":
+            self._status.clear()
             for row in rows:
                 print(line(self._header, row), flush=True)
         if self._file is None:
@@ -128,10 +136,13 @@ class Report:
         try:
             yield
         except KeyboardInterrupt:
+            self._status.clear()
             if not self._rows:
                 raise
             warn("stopped: this is what was measured so far")
             self.close(finished=False, summary=summary())
+        finally:
+            self._status.clear()
 
     def _result(self, *, finished: bool, summary: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return document(self._header, self.rows, finished=finished, summary=summary)
@@ -143,6 +154,7 @@ class Report:
             write(self._file)
         except OutputError as error:
             if self._failure is None:
+                self._status.clear()
                 warn(f"{error.what}; measuring goes on")
             self._failure = error
 
@@ -180,6 +192,8 @@ def head_lines(environment: Mapping[str, Any]) -> list[str]:
         parts.append(f"{human_bytes(environment['weight_bytes'])} of weights")
     described = ", ".join(filter(None, parts))
     model = quote(str(environment.get("model") or ""))
+    if environment.get("server"):
+        model = f"{model} at {quote(str(environment['server']))}"
     first = [f"{model}: {described}" if described else model]
     return [text for text in (*first, machine_line(environment)) if text]
 
@@ -197,6 +211,35 @@ def machine_line(environment: Mapping[str, Any]) -> str:
     load = environment.get("load")
     busy = f"; the machine was busy before (load {load:g})" if load and load > 0.5 else ""
     return f"{environment.get('cpu')}{used}, torch {environment.get('torch')}{busy}"
+
+
+class StatusLine:
+    """The last line of the terminal on stderr, rewritten in place. No thread: nothing runs beside what is timed."""
+
+    def __init__(self) -> None:
+        from llmcli.ui.console import stderr_console
+
+        self._console = stderr_console()
+        self._in_place = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Replace the line; where it can not be replaced, print one more."""
+        if not self._in_place:
+            warn(text)
+            return
+        self._shown = True
+        self._write(f"\r\x1b[2K{quote(text, max(1, self._console.width - 1))}")
+
+    def clear(self) -> None:
+        """Leave the line empty for what is printed next."""
+        if self._shown:
+            self._shown = False
+            self._write("\r\x1b[2K")
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
 
 
 def warn(text: str) -> None:

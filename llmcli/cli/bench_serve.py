@@ -70,7 +70,7 @@ def serve(
 
     with report.stoppable(summary):
         try:
-            run.run(keeper.take, report.notice)
+            run.run(keeper.take, report.progress)
         finally:
             if run.outcomes:
                 keeper.keep(final=True)
@@ -137,7 +137,7 @@ class _Keeper:
             self._told_at = now
             failed = sum(outcome.error is not None for outcome in self._run.outcomes)
             failures = f", {failed} failed" if failed else ""
-            self._report.notice(f"{len(self._run.outcomes)} of {len(self._run.works)} requests{failures}")
+            self._report.progress(f"{len(self._run.outcomes)} of {len(self._run.works)} requests{failures}")
         if now - max(self._kept_at, started) >= KEEP_EVERY_S:
             self._kept_at = now
             self.keep(final=False)

@@ -62,6 +62,7 @@ class ServerOptions:
             "--model",
             "-m",
             metavar="NAME",
+            envvar="LLMCLI_SERVED_MODEL",
             show_default=False,
             rich_help_panel=SERVER,
             help="Name of the model at the server; else the first that it lists.",

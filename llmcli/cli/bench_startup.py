@@ -56,7 +56,7 @@ def startup(
     told: set[str] = set()
     counts = {"cold": num_iters_cold, "warm": num_iters_warm}
     with report.stoppable():
-        for start, rows in run_startup(starter, plan, report.notice):
+        for start, rows in run_startup(starter, plan, report.progress):
             if start.notice and start.notice not in told:
                 told.add(start.notice)
                 warn(start.notice)

@@ -123,7 +123,7 @@ def _measure(
     if variant:
         report.notice(f"an engine with {name_of(variant)}")
     engine = load_engine(found, dataclasses.replace(config, **variant), plan.check_fits, report)
-    for row in run_sweep(engine, plan, variant, report.notice):
+    for row in run_sweep(engine, plan, variant, report.progress):
         report.put(row, final=len(row.samples) == plan.repeats)
     engine.close()
     del engine

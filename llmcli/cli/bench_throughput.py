@@ -71,7 +71,7 @@ def throughput(
         built = load_engine(found, config, lambda resolved: check_works(works, resolved), report)
         run = ThroughputRun(built, works, f"throughput {plan.name}", repeats)
         try:
-            for rows in run.run(report.notice):
+            for rows in run.run(report.progress):
                 report.put_all(rows, final=len(run.done) == repeats)
         except KeyboardInterrupt:
             report.put_all(run.rows(), final=False)

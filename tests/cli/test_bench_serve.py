@@ -37,7 +37,7 @@ def test_the_result_has_vllms_keys(tmp_path: Path, capsys: pytest.CaptureFixture
     for name in ("ttft", "tpot", "itl", "e2el"):
         assert found[f"mean_{name}_ms"] > 0
         assert found[f"p50_{name}_ms"] == pytest.approx(found[f"median_{name}_ms"])
-        assert found[f"p99_{name}_ms"] <= max(found[f"p99_{name}_ms"], found[f"mean_{name}_ms"])
+        assert found[f"p99_{name}_ms"] >= found[f"p50_{name}_ms"]
     assert found["environment"]["model"] == "first-model"
     assert found["plan"]["request_rate"] == "inf"
     assert found["requests_counted_by_guess"] == 0
