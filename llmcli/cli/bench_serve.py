@@ -83,7 +83,7 @@ def _asked(
 ) -> dict[str, Any]:
     """The plan as plain JSON; without the key."""
     return {
-        "base_url": target.base_url,
+        "base_url": target.address,
         "endpoint": target.endpoint,
         "ignore_eos": target.ignore_eos,
         "sampling": dict(target.sampling),
@@ -147,7 +147,7 @@ class _Keeper:
         from llmcli.jobs.bench_serve_metrics import rows_of
 
         target = self._run.target
-        self._report.begin({**self._machine, "model": target.model, "server": target.base_url})
+        self._report.begin({**self._machine, "model": target.model, "server": target.address})
         duration = max(self._run.duration_s, 1e-9)
         rows = rows_of(self._name, self._run.outcomes, duration, self._selection)
         self._report.put_all(rows, final=final)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from llmcli.errors import ServerError, UsageError, quote
 from llmcli.jobs.bench_engine import Clock
@@ -73,6 +73,12 @@ class Target:
         return f"{base}/{path.lstrip('/')}"
 
     @property
+    def address(self) -> str:
+        """The base for people and for files: without a name and password before the host."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    @property
     def is_this_machine(self) -> bool:
         host = urlsplit(self.base_url).hostname or ""
         try:
@@ -82,9 +88,17 @@ class Target:
 
 
 def open_client(target: Target) -> "httpx2.AsyncClient":
-    """A client without a limit of its own on connections: how many are open is the benchmark's business."""
+    """A client without a limit of its own on connections: how many are open is the benchmark's business.
+
+    Raises:
+        UsageError: the host can not be one.
+    """
     import httpx2
 
+    try:
+        httpx2.URL(target.base_url)
+    except httpx2.InvalidURL as error:
+        raise UsageError(f"--base-url {quote(target.address)}: {quote(str(error))}") from None
     return httpx2.AsyncClient(
         headers={"Authorization": f"Bearer {target.api_key}"} if target.api_key else {},
         timeout=httpx2.Timeout(SILENCE_S, connect=CONNECT_S),
@@ -101,24 +115,23 @@ async def first_model(client: "httpx2.AsyncClient", target: Target) -> str:
     """
     import httpx2
 
-    url = target.url("/v1/models")
     try:
-        response = await client.get(url)
+        response = await client.get(target.url("/v1/models"))
     except httpx2.HTTPError as error:
         raise unreachable(target, error) from None
     try:
         if response.status_code == 200:
             return str(response.json()["data"][0]["id"])
-        why = f"{url} answers {response.status_code} {_message(response.content)}"
+        why = f"/v1/models answers {response.status_code} {_message(response.content)}"
     except (ValueError, KeyError, IndexError, TypeError):
-        why = f"{url} lists no model"
+        why = "/v1/models lists none"
     raise ServerError("the server names no model", why=why, fix="give its name: --model NAME")
 
 
 def unreachable(target: Target, error: Exception) -> ServerError:
     """What to say when the server does not answer at all."""
     return ServerError(
-        f"no server answers at {quote(target.base_url)}",
+        f"no server answers at {quote(target.address)}",
         why=quote(str(error) or type(error).__name__),
         fix="start it, or give its address: --base-url http://HOST:PORT",
     )
@@ -216,7 +229,7 @@ async def send(
                 reading.error = f"{response.status_code} {_message(await response.aread())}"
             else:
                 await _read(response, reading, clock)
-    except httpx2.ConnectError as error:
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise unreachable(target, error) from None
     except (httpx2.HTTPError, httpx2.StreamError) as error:
         reading.error = quote(f"{type(error).__name__}: {error}", MAX_ERROR)

@@ -107,6 +107,9 @@ def compare(
             why="; ".join(told for name in refused for told in differences[name]),
             fix=f"to compare them all the same: --force {','.join([*force, *refused])}",
         )
+    plans = [result.get("plan") or {} for result in (before, after)]
+    different = [name for name in plans[0] if plans[0][name] != plans[1].get(name)]
+    differences["plan"] = [f"{n}: {_value(plans[0][n])} and {_value(plans[1].get(n))}" for n in different]
     rows_before = {row.key: row for row in read_rows(before)}
     rows_after = {row.key: row for row in read_rows(after)}
     both = [key for key in rows_before if key in rows_after]

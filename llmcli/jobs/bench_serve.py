@@ -113,7 +113,7 @@ class ServeRun:
         async with open_client(self.target) as client:
             if self.target.model is None:
                 self.target = replace(self.target, model=await first_model(client, self.target))
-            on_run(f"asking {self.target.model} at {self.target.base_url} once, to see that it answers")
+            on_run(f"asking {self.target.model} at {self.target.address} once, to see that it answers")
             await self._try_out(client)
             for number in range(self.num_warmups):
                 on_run(f"warm-up {number + 1} of {self.num_warmups}")

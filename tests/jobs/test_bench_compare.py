@@ -113,6 +113,11 @@ def test_what_people_compare_for_is_told_and_not_refused() -> None:
     assert found.differences == ("llmcli: 1.0 and 1.1", "threads: 2 and 4")
 
 
+def test_another_plan_is_told() -> None:
+    before, after = ({**result(rate(FAST)), "plan": {"seed": seed, "repeats": 5}} for seed in (0, 1))
+    assert compare(before, after).differences == ("seed: 0 and 1",)
+
+
 def test_a_little_more_memory_is_the_same_machine() -> None:
     compare(result(rate(FAST)), result(rate(FAST), memory_bytes=(8 << 30) + (20 << 20)))
 

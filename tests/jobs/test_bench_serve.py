@@ -235,6 +235,15 @@ def test_a_prompt_that_does_not_suit_the_endpoint_is_refused_before_anything_is_
         body_of(Target(base_url="http://x", endpoint="/v1/chat/completions"), Work("token_ids", [1], 1))
 
 
+def test_a_password_in_the_address_is_not_shown() -> None:
+    assert Target(base_url="http://me:secret@x:1/v1").address == "http://x:1/v1"
+
+
+def test_a_host_that_can_not_be_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="--base-url http://a b"):
+        open_client(Target(base_url="http://a b"))
+
+
 def test_only_this_machine_is_reached_past_a_proxy() -> None:
     near = ["http://localhost:1", "http://127.0.0.1", "http://[::1]:8000"]
     assert [Target(base_url=url).is_this_machine for url in near] == [True] * 3
