@@ -55,6 +55,8 @@ class Target:
             valid = False
         if not valid:
             raise UsageError(f"--base-url must be like http://127.0.0.1:8000, got {quote(self.base_url)}")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise UsageError("--api-key has characters that no key has", fix="copy it again")
         if not self.endpoint.endswith("completions"):
             raise UsageError(
                 f"--endpoint must end in completions or chat/completions, got {quote(self.endpoint)}",

@@ -235,6 +235,12 @@ def test_a_prompt_that_does_not_suit_the_endpoint_is_refused_before_anything_is_
         body_of(Target(base_url="http://x", endpoint="/v1/chat/completions"), Work("token_ids", [1], 1))
 
 
+def test_a_key_that_can_be_no_header_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError, match="characters that no key has") as caught:
+        Target(base_url="http://x", api_key="sk-…\n")
+    assert "sk-" not in str(caught.value)
+
+
 def test_a_password_in_the_address_is_not_shown() -> None:
     assert Target(base_url="http://me:secret@x:1/v1").address == "http://x:1/v1"
 
