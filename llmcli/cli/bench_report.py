@@ -61,6 +61,7 @@ class Report:
         self._file = None if options.save is None else ResultFile(options.save, overwrite=options.overwrite)
         self._failure: OutputError | None = None
         self._rows: dict[tuple[str, int | None], Row] = {}
+        self._in_lines: set[tuple[str, int | None]] = set()
         self._status = StatusLine()
 
     @property
@@ -89,16 +90,19 @@ class Report:
     def put_all(self, rows: Sequence[Row], *, final: bool = True) -> None:
         """Several rows, with one writing of the file."""
         self._rows |= {row.key: row for row in rows}
-        if final and self.form == "jsonl":
-            self._status.clear()
-            for row in rows:
-                print(line(self._header, row), flush=True)
-        if self._file is None:
-            return
-        if not self._file.in_lines:
+        if final:
+            self._write_lines(rows)
+        if self._file is not None and not self._file.in_lines and not self._file.is_device:
             self._keep(lambda file: file.replace(self._result(finished=False), sync=False))
-        elif final:
-            for row in rows:
+
+    def _write_lines(self, rows: Sequence[Row]) -> None:
+        """Put rows to which nothing will come any more where rows are written one by one."""
+        self._in_lines |= {row.key for row in rows}
+        for row in rows:
+            if self.form == "jsonl":
+                self._status.clear()
+                print(line(self._header, row), flush=True)
+            if self._file is not None and self._file.in_lines:
                 self._keep(lambda file, row=row: file.append(self._header, row))  # type: ignore[misc]
 
     def amend(self, row: Row) -> None:
@@ -113,6 +117,7 @@ class Report:
             KeyboardInterrupt: it is not finished.
         """
         result = self._result(finished=finished, summary=summary)
+        self._write_lines([row for key, row in self._rows.items() if key not in self._in_lines])
         if self._rows:
             self._print(result)
             sys.stdout.flush()

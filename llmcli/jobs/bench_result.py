@@ -109,6 +109,10 @@ class ResultFile:
         path: one that ends in .jsonl is appended to, any other is replaced.
         overwrite: whether a file that is there may be replaced.
 
+    Attributes:
+        in_lines: whether it is appended to.
+        is_device: whether it is something that can not be replaced, such as a pipe: to be written once.
+
     Raises:
         UsageError: it can not be written, or would be lost; found before anything is measured.
     """
@@ -124,7 +128,7 @@ class ResultFile:
             )
         if path.is_dir():
             raise UsageError(f"--save {quote(str(path))} is a folder", fix="name a file in it")
-        self._is_device = path.exists() and not path.is_file()
+        self.is_device = path.exists() and not path.is_file()
         if path.is_file() and not (overwrite or self.in_lines):
             raise UsageError(
                 f"--save {quote(str(path))} exists",
@@ -141,7 +145,7 @@ class ResultFile:
         """
         data = (line(header, row) + "\n").encode()
         with self._told(), open(self.path, "ab+", buffering=0) as stream:
-            end = 0 if self._is_device else stream.seek(0, os.SEEK_END)
+            end = 0 if self.is_device else stream.seek(0, os.SEEK_END)
             try:
                 if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
                     data = b"\n" + data  # after a line that was torn when something was killed
@@ -162,7 +166,7 @@ class ResultFile:
         """
         data = (json.dumps(result, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
         with self._told():
-            if self._is_device:
+            if self.is_device:
                 self.path.write_bytes(data)
             else:
                 _replace(Path(os.path.realpath(self.path)), data, sync)

@@ -152,6 +152,16 @@ def test_ctrl_c_keeps_what_was_measured_and_exits_with_130(
     assert "Traceback" not in err
 
 
+def test_ctrl_c_keeps_the_row_that_was_under_way_in_lines_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "result.jsonl"
+    assert bench(folder, monkeypatch, "-o", "jsonl", "--save", str(saved), stopped_at=42) == 130
+    printed = capsys.readouterr().out
+    assert printed == saved.read_text()
+    assert [len(json.loads(line)["samples"]) for line in printed.splitlines()] == [3, 3, 1]
+
+
 def test_ctrl_c_before_anything_is_measured_leaves_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
