@@ -118,10 +118,10 @@ class Report:
         """
         result = self._result(finished=finished, summary=summary)
         self._write_lines([row for key, row in self._rows.items() if key not in self._in_lines])
-        if self._rows:
+        if self._rows or summary:
             self._print(result)
             sys.stdout.flush()
-        if self._file is not None and self._rows and not self._file.in_lines:
+        if self._file is not None and (self._rows or summary) and not self._file.in_lines:
             self._failure = None
             self._keep(lambda file: file.replace(result))
         if self._failure is not None:
