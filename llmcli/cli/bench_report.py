@@ -99,11 +99,11 @@ class Report:
         """Put rows to which nothing will come any more where rows are written one by one."""
         self._in_lines |= {row.key for row in rows}
         for row in rows:
-            if self.form == "jsonl":
-                self._status.clear()
-                print(line(self._header, row), flush=True)
             if self._file is not None and self._file.in_lines:
                 self._keep(lambda file, row=row: file.append(self._header, row))  # type: ignore[misc]
+            if self.form == "jsonl":  # after the file: what was printed is kept
+                self._status.clear()
+                print(line(self._header, row), flush=True)
 
     def amend(self, row: Row) -> None:
         """Say more of a row that is final; the document at the end has it."""

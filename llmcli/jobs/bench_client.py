@@ -160,7 +160,7 @@ def body_of(target: Target, work: Work) -> dict[str, Any]:
     body["max_tokens"] = work.num_output
     if target.ignore_eos:
         body["ignore_eos"] = True
-    return body | target.sampling
+    return {**body, **target.sampling}
 
 
 @dataclass(slots=True)

@@ -216,14 +216,16 @@ def read_result(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"can not read {quote(str(path))}: {error.strerror}") from None
     try:
-        found = _from_lines(data) if path.suffix.lower() == ".jsonl" else strict_json.loads(data)
+        found: dict[str, Any] = (
+            _from_lines(data) if path.suffix.lower() == ".jsonl" else strict_json.loads(data)
+        )
         _check(found)
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{quote(str(path))} is no result of llmcli bench: {quote(str(error))}",
             fix="make one with llmcli bench --save FILE",
         ) from None
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _from_lines(data: bytes) -> dict[str, Any]:

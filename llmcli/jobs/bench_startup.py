@@ -91,8 +91,11 @@ class Starter:
             LLMCliError: the model does not load; with the message and the exit code that loading it here would have.
         """
         notice = drop_from_page_cache(Path(self.model["path"])) if kind == "cold" else ""
-        with _cold_caches() if kind == "cold" else contextlib.nullcontext({}) as caches:
-            told = self._run({**self.environ, **caches})
+        if kind == "warm":
+            told = self._run(self.environ)
+        else:
+            with _cold_caches() as caches:
+                told = self._run({**self.environ, **caches})
         return Start(phases_of(told["moments"]), told["environment"], notice)
 
     def _run(self, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from llmcli.config import EngineConfig, ResolvedConfig, parse_number
 from llmcli.errors import UsageError, quote
@@ -91,24 +91,26 @@ def variants_of(texts: Sequence[str]) -> tuple[dict[str, Any], ...]:
         if field in choices:
             raise UsageError(f"--vary {quote(name)} is given twice", fix=f"--vary {quote(name)}=A,B,C")
         choices[field] = [
-            _value(name, part.strip(), str(known[field])) for part in values.split(",") if part.strip()
+            _value(name, part.strip(), set(get_args(known[field]) or (known[field],)))
+            for part in values.split(",")
+            if part.strip()
         ]
     names = list(choices)
     return tuple(dict(zip(names, each, strict=True)) for each in itertools.product(*choices.values()))
 
 
-def _value(name: str, text: str, kind: str) -> Any:
-    """A value of the field's type, by the text of its annotation."""
-    if "bool" in kind:
+def _value(name: str, text: str, kinds: set[Any]) -> Any:
+    """A value of one of the field's types; of a choice of texts, the text."""
+    if bool in kinds:
         if text.lower() not in SWITCHES:
             raise UsageError(f"--vary {quote(name)} must be on or off, got {quote(text)}")
         return SWITCHES[text.lower()]
-    if "int" not in kind and "float" not in kind:
-        return text
-    if "None" in kind and text.lower() in ("auto", "none"):
+    if type(None) in kinds and text.lower() in ("auto", "none"):
         return None
+    if int not in kinds and float not in kinds:
+        return text
     try:
-        return parse_number(text) if "int" in kind else float(text)
+        return parse_number(text) if int in kinds else float(text)
     except ValueError:
         raise UsageError(f"--vary {quote(name)} must be a number, got {quote(text)}") from None
 

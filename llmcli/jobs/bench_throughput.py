@@ -128,7 +128,7 @@ class ThroughputRun:
 
     def summary(self) -> Mapping[str, Any]:
         """The keys of the file that `vllm bench throughput --output-json` writes, of the last run."""
-        totals = (self.done or [self.current])[-1]
+        totals = self.done[-1] if self.done else self.current
         if totals is None or not (rates := totals.rates()):
             return {}
         return {

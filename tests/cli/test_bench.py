@@ -51,7 +51,7 @@ class Stopping:
 
 
 def bench(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, stopped_at: int | None = None
+    folder: Path | str, monkeypatch: pytest.MonkeyPatch, *arguments: str, stopped_at: int | None = None
 ) -> int:
     """`llmcli bench` on a small engine, with little memory read."""
     config = EngineConfig(dtype="float32", num_threads=1, max_num_batched_tokens=16)
@@ -260,7 +260,7 @@ def test_a_folder_called_like_a_form_is_a_model(
 ) -> None:
     tiny_chat_model(tmp_path / "latency", num_hidden_layers=1)
     monkeypatch.chdir(tmp_path)
-    assert bench(Path("./latency"), monkeypatch, "--json", "-q") == 0
+    assert bench("./latency", monkeypatch, "--json", "-q") == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "quick"
 
 
