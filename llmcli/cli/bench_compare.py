@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 BAR_SPAN = 0.5  # a bar is full at a speed of 1.5, or of 0.5
 METHOD = (
-    "speed is after / before, with a 95% interval: Welch's t on the logarithms of the runs (they are few and their"
-    " spreads differ: a bootstrap of them would be too narrow); an interval that holds 1 is noise"
+    "before and after are geometric means; speed is their ratio with a 95% interval: Welch's t on the logarithms of"
+    " the runs (they are few and their spreads differ: a bootstrap would be too narrow); one that holds 1 is noise"
 )
 NOT_INDEPENDENT = (
     "requests of one run wait for each other: intervals of serve are too narrow, repeat the runs to be sure"
@@ -122,13 +122,15 @@ COLUMNS = (
 
 
 def _row(pair: "Pair") -> dict[str, Any]:
+    from llmcli.jobs.bench_stats import geometric_mean
+
     speed = pair.speed
     return {
         "test": pair.before.test,
         "batch": pair.before.batch,
         "unit": pair.before.unit,
-        "before": pair.before.as_json()["mean"],
-        "after": pair.after.as_json()["mean"],
+        "before": geometric_mean(pair.before.samples),
+        "after": geometric_mean(pair.after.samples),
         "runs_before": len(pair.before.samples),
         "runs_after": len(pair.after.samples),
         "speed": speed.value if speed else None,

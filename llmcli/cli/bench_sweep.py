@@ -23,7 +23,8 @@ def _number(name: str) -> Column:
 
 
 def _figure(name: str, unit: str) -> Column:
-    return Column(f"{name} {unit}", lambda row: "" if row[name] is None else f"{row[name]:.2f}")
+    digits = 3 if unit == "s" else 2
+    return Column(f"{name} {unit}", lambda row: "" if row[name] is None else f"{row[name]:.{digits}f}")
 
 
 COLUMNS = (

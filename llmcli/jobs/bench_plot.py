@@ -53,7 +53,9 @@ def plot_comparison(comparison: Comparison, names: tuple[str, str], path: Path) 
     axes.set_yticks(range(len(pairs)), [_label(pair) for pair in reversed(pairs)])
     axes.set_ylim(-0.6, len(pairs) - 0.4)
     axes.margins(x=0.15)
-    axes.set_xlabel("speed ratio with 95 % interval: right of 1 is faster")
+    axes.set_xlabel(
+        "speed ratio with 95 % interval: right of 1 is faster; grey: within the noise, or one run"
+    )
     axes.set_title(f"{_short(names[1])} against {_short(names[0])}", loc="left", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     _save(figure, path)

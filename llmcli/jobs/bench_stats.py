@@ -88,6 +88,11 @@ def ratio_of(before: Sequence[float], after: Sequence[float]) -> Ratio:
     return Ratio(math.exp(difference), math.exp(difference - margin), math.exp(difference + margin))
 
 
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """What a ratio of `ratio_of` is a ratio of; None where a value is not above 0, or there is none."""
+    return statistics.geometric_mean(values) if values and min(values) > 0 else None
+
+
 def student_t_quantile(share: float, freedom: float) -> float:
     """The t below which `share` (0.5..1, 1 left out) of Student's distribution lies.
 

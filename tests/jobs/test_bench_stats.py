@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmcli.jobs.bench_stats import (
     Ratio,
+    geometric_mean,
     percentile,
     ratio_of,
     stdev,
@@ -127,6 +128,13 @@ def test_the_interval_holds_the_truth_as_often_as_it_promises() -> None:
 def test_a_ratio_of_nothing_is_refused(before: list[float], after: list[float]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         ratio_of(before, after)
+
+
+def test_a_ratio_is_one_of_geometric_means() -> None:
+    before, after = [1.0, 4.0], [3.0, 12.0]
+    assert (geometric_mean(before), geometric_mean(after)) == (pytest.approx(2), pytest.approx(6))
+    assert ratio_of(before, after).value == pytest.approx(3)
+    assert geometric_mean([]) is geometric_mean([0.0, 1.0]) is None
 
 
 def test_a_ratio_turns_around() -> None:
