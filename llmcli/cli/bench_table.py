@@ -34,7 +34,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
     """Aligned columns on stdout; on a terminal that is too narrow for them, one line for each cell."""
     from llmcli.ui.console import stdout_console
 
-    cells = [[column.cell(row) for column in columns] for row in rows]
+    cells = [[quote(column.cell(row)) for column in columns] for row in rows]
     widths = [
         max(len(column.title), *(len(line[place]) for line in cells), 0)
         for place, column in enumerate(columns)

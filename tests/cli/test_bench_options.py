@@ -99,8 +99,8 @@ ROWS = [{"name": "short", "number": "1"}, {"name": "a\x1b[2Jb|c", "number": "123
 def test_columns_are_aligned_and_control_characters_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(COLUMNS, ROWS)
     assert capsys.readouterr().out.splitlines() == [
-        "name           number",
-        "short               1",
+        "name          number",
+        "short              1",
         r"a\x1b[2Jb|c  1234567",
     ]
 
