@@ -126,7 +126,7 @@ def _check_fits(test: BenchTest, config: ResolvedConfig) -> None:
         raise UsageError(
             f"{test.name} at batch {test.batch} needs {length} tokens of context,"
             f" the model has {config.max_model_len} here",
-            why=config.reasons.get("max_model_len", ""),
+            why=f"this context is: {config.reasons['max_model_len']}",
             fix="use a smaller --prompt-tokens (-p), --output-tokens (-n), --depth (-d) or --batch (-b)",
         )
     blocks = -(-length // config.block_size) * test.batch

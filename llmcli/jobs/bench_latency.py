@@ -56,7 +56,7 @@ def check_batch(num_input: int, num_output: int, batch: int, config: ResolvedCon
         raise UsageError(
             f"--input-len {num_input} and --output-len {num_output} need {length} tokens of context,"
             f" the model has {config.max_model_len} here",
-            why=config.reasons.get("max_model_len", ""),
+            why=f"this context is: {config.reasons['max_model_len']}",
             fix="use a smaller --input-len or --output-len",
         )
     blocks = -(-length // config.block_size) * batch
