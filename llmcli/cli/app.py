@@ -31,11 +31,17 @@ from llmcli.cli.report import (
 )
 from llmcli.errors import LLMCliError
 
-# Command name -> module and function, in the order of `llmcli --help`.
+# Command name -> module and function, in the order of `llmcli --help`; it leaves out names of two words.
 COMMANDS: CommandTable = {
     "chat": ("llmcli.cli.chat", "chat"),
     "run": ("llmcli.cli.run", "run"),
     "bench": ("llmcli.cli.bench", "bench"),
+    "bench latency": ("llmcli.cli.bench_latency", "latency"),
+    "bench throughput": ("llmcli.cli.bench_throughput", "throughput"),
+    "bench serve": ("llmcli.cli.bench_serve", "serve"),
+    "bench startup": ("llmcli.cli.bench_startup", "startup"),
+    "bench sweep": ("llmcli.cli.bench_sweep", "sweep"),
+    "bench compare": ("llmcli.cli.bench_compare", "compare"),
     "tune": ("llmcli.cli.tune", "tune"),
     "pull": ("llmcli.cli.pull", "pull"),
     "list": ("llmcli.cli.list", "list_models"),

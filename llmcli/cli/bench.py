@@ -1,223 +1,154 @@
-"""`llmcli bench`: how fast a model runs here."""
+"""`llmcli bench [MODEL]`: the quick table. Its other forms are commands of their own, in `cli/bench_*.py`."""
 
-import json
-from pathlib import Path
-from typing import Annotated, Any
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcli.cli.options import EngineOptions, Json, ModelArgument, ModelOptions, Quiet, human_number
-from llmcli.errors import OutputError, UsageError, quote
+from llmcli.cli.bench_options import ResultOptions, Seed, count_option, list_option
+from llmcli.cli.bench_table import Column, seconds, spread
+from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
+from llmcli.config import human_bytes
+from llmcli.errors import UsageError, quote
 
+if TYPE_CHECKING:
+    from llmcli.cli.bench_report import Report
+    from llmcli.engine.engine import Engine
 
-def _batches(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in str(text).strip("()").split(",") if part.strip())
-    except ValueError:
-        raise typer.BadParameter(f"must be sizes such as 1,4,8, got {quote(text)}") from None
+PromptTokens = Annotated[
+    Any, list_option("--prompt-tokens", "-p", help="Lengths of the prompts that are timed; 0 is none.")
+]
+OutputTokens = Annotated[
+    Any, list_option("--output-tokens", "-n", help="Tokens that each sequence generates; 0 is none.")
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pg", "-pg", metavar="P,N", help="Also time a prompt and its answer together; may be repeated."
+    ),
+]
+Depths = Annotated[
+    Any, list_option("--depth", "-d", help="Tokens that are in the context before a test begins.")
+]
+Batches = Annotated[Any, list_option("--batch", "-b", help="Sequences that generate at once.")]
+Repeats = Annotated[int, count_option("--repeats", "-r", help="Runs of each test.")]
 
 
 def bench(
     model: ModelArgument = None,
     *,
-    prompt_tokens: Annotated[
-        int,
-        typer.Option(
-            "--prompt-tokens", "-p", parser=human_number, metavar="N", help="Length of the timed prompt."
-        ),
-    ] = 512,
-    output_tokens: Annotated[
-        int,
-        typer.Option(
-            "--output-tokens", "-n", parser=human_number, metavar="N", help="Tokens each sequence generates."
-        ),
-    ] = 128,
-    context: Annotated[
-        int,
-        typer.Option(
-            "--context", "-d", parser=human_number, metavar="N", help="Prompt tokens generation starts from."
-        ),
-    ] = 128,
-    batch: Annotated[
-        Any,
-        typer.Option(
-            "--batch", "-b", parser=_batches, metavar="SIZES", help="Sequences at once, such as 1,4,8,16."
-        ),
-    ] = "1,4,8,16",
-    repeats: Annotated[
-        int, typer.Option("--repeats", "-r", parser=human_number, metavar="N", help="Runs of each test.")
-    ] = 5,
-    save: Annotated[
-        Path | None,
-        typer.Option("--save", metavar="FILE", help="Also write the result as JSON to this file."),
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    prompt_tokens: PromptTokens = "512",
+    output_tokens: OutputTokens = "128",
+    pairs: Pairs = None,
+    depth: Depths = "0",
+    batch: Batches = "1,8,32",
+    repeats: Repeats = 5,
+    seed: Seed = 0,
+    result: ResultOptions,
     source: ModelOptions,
     engine: EngineOptions,
 ) -> None:
-    """Measure prompt processing and generation in tokens per second, against the memory's roofline.
+    """Measure tokens per second. Its other forms: bench latency, throughput, serve, startup, sweep and compare.
+
+    Every LIST takes commas and ranges: 1,8,32 or 1-32*2 or 128-512+128. Prompts are random, sampling is greedy and
+    ends of sequences are ignored. The roofline is the memory's read bandwidth, measured here: a step can not be
+    faster than reading the weights. See llmcli bench latency --help and so on for the other forms.
 
     Examples:
-
         llmcli bench
-
-        llmcli bench TheBloke/Llama-2-7b-Chat-AWQ -b 1,4,16 --json
+        llmcli bench TheBloke/Llama-2-7b-Chat-AWQ -p 512,2k -n 128 -b 1-32*2 --save before.json
+        llmcli bench ./my-model -n 64 -d 0,4k -o md
+        llmcli bench compare before.json after.json
     """
-    from llmcli.jobs.bench import BenchPlan
+    from llmcli.cli.bench_load import find_model, load_engine, with_room
+    from llmcli.cli.bench_report import Report
+    from llmcli.jobs.bench import BenchPlan, run_bench
+    from llmcli.jobs.bench_engine import INCLUDED
 
     plan = BenchPlan(
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
-        context_tokens=context,
+        pairs=_parse_pairs(pairs or []),
+        depths=depth,
         batches=batch,
         repeats=repeats,
+        seed=seed,
     )
-    config = engine.config()
-    if save is not None:
-        _check_save(save)
-
-    from llmcli.cli.verdict import before_download
-    from llmcli.engine.build import build_engine
-    from llmcli.hub.models import resolve_model
-
-    notice = _silent if quiet else _notice
-    found = resolve_model(
-        model,
-        revision=source.revision,
-        offline=source.offline,
-        on_notice=notice,
-        before_fetch=before_download(config, notice),
-    )
-    built = build_engine(found, config, on_phase=notice, on_warning=_notice)
-    result, finished = _measure(built, plan, notice)
-    if as_json:
-        print(json.dumps(result), flush=True)
-    else:
-        _print_table(result)
-    if save is not None:
-        _write(save, result)
-    if not finished:
-        raise KeyboardInterrupt
+    config = with_room(engine.config(), max(plan.batches))
+    report = Report("quick", dataclasses.asdict(plan), result, COLUMNS, included=INCLUDED, footer=_footer)
+    found = find_model(model, source, config, report)
+    with report.stoppable():
+        built = load_engine(found, config, plan.check_fits, report)
+        for row in run_bench(built, plan, report.progress):
+            report.put(row, final=len(row.samples) == plan.repeats)
+        summary = _against_the_memory(built, report)
+    report.close(summary=summary)
 
 
-def _check_save(save: Path) -> None:
-    """Refuse now what would fail after minutes of measuring."""
-    folder = save.absolute().parent
-    if not folder.is_dir():
-        raise UsageError(f"--save {quote(str(save))}: the folder {quote(str(folder))} does not exist")
-    if save.is_dir():
-        raise UsageError(f"--save {quote(str(save))} is a folder", fix="name a file in it")
+def _parse_pairs(texts: list[str]) -> tuple[tuple[int, int], ...]:
+    from llmcli.cli.bench_options import numbers
+
+    pairs = []
+    for text in texts:
+        lengths = [numbers(part) for part in text.split(",")]
+        if len(lengths) != 2 or any(len(each) != 1 for each in lengths):
+            raise UsageError(f"-pg takes two lengths, such as 512,128, got {quote(text)}")
+        pairs.append((lengths[0][0], lengths[1][0]))
+    return tuple(pairs)
 
 
-def _write(save: Path, result: dict[str, Any]) -> None:
-    try:
-        save.write_text(json.dumps(result, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"--save {quote(str(save))} can not be written: {error.strerror}") from None
+def _against_the_memory(engine: "Engine", report: "Report") -> dict[str, Any]:
+    """Put the rows' share of the roofline in, and return what was measured for it."""
+    from llmcli.cli.bench_load import peaks
+    from llmcli.jobs import bench as job
 
-
-def _measure(engine: Any, plan: Any, notice: Any) -> tuple[dict[str, Any], bool]:
-    """The result so far as JSON, and whether all of the plan was measured (Ctrl-C keeps what is done)."""
-    import dataclasses
-
-    from llmcli.jobs.bench import (
-        Measurement,
-        bytes_per_step,
-        peak_gpu_memory,
-        peak_memory,
-        read_bandwidth,
-        run_bench,
-    )
-    from llmcli.jobs.environment import environment
-
-    measured: list[Measurement] = []
-    finished = True
-    try:
-        for test in run_bench(engine, plan, notice):
-            measured.append(test)
-    except KeyboardInterrupt:
-        if not measured:
-            raise
-        notice("stopped: the table has what was measured so far")
-        finished = False
-    # taken now: what follows needs memory that the model does not
-    peak, gpu_peak = peak_memory(), peak_gpu_memory(engine)
-    notice("measuring the memory's read bandwidth")
-    bandwidth = read_bandwidth(engine.config.num_threads, engine.config.device)
-    tests = []
-    for test in measured:
-        share = None if test.weight_bytes_per_s is None else test.weight_bytes_per_s / bandwidth
-        tests.append(
-            dataclasses.asdict(test)
-            | {"name": test.name, "median": test.median, "stdev": test.stdev, "roofline_share": share}
-        )
-    result = {
-        "environment": environment(engine),
-        "plan": dataclasses.asdict(plan),
+    memory = peaks(engine)  # taken first: reading the memory needs some that the model does not
+    report.progress("measuring the memory's read bandwidth")
+    bandwidth = job.read_bandwidth(engine.config.num_threads, engine.config.device)
+    for row in report.rows:
+        rate = row.details["weight_bytes_per_s"]
+        share = None if rate is None else rate / bandwidth
+        report.amend(dataclasses.replace(row, details={**row.details, "roofline_share": share}))
+    return {
         "read_bandwidth_bytes_per_s": bandwidth,
-        "weight_bytes_per_step": bytes_per_step(engine),
-        "peak_memory_bytes": peak,
-        "peak_gpu_memory_bytes": gpu_peak,
-        "finished": finished,
-        "tests": tests,
+        "weight_bytes_per_step": job.bytes_per_step(engine),
+        **memory,
     }
-    return result, finished
 
 
-def _print_table(result: dict[str, Any]) -> None:
-    from rich.table import Table
+def _share(row: Mapping[str, Any]) -> str:
+    share = row.get("roofline_share")
+    return "" if share is None else f"{share:.0%}"
 
-    from llmcli.config import human_bytes
-    from llmcli.ui.console import stdout_console
 
-    env = result["environment"]
-    table = Table(box=None, pad_edge=False)
-    for name in ("test", "batch", "tok/s", "±", "min", "max", "weights", "roofline"):
-        table.add_column(name, justify="left" if name == "test" else "right", no_wrap=True)
-    for test in result["tests"]:
-        rate, share = test["weight_bytes_per_s"], test["roofline_share"]
-        table.add_row(
-            test["name"],
-            str(test["batch"]),
-            f"{test['median']:.1f}",
-            f"{test['stdev']:.1f}",
-            f"{min(test['rates']):.1f}",
-            f"{max(test['rates']):.1f}",
-            "" if rate is None else f"{rate / 1e9:.1f} GB/s",
-            "" if share is None else f"{share:.0%}",
-        )
-    console = stdout_console()
-    console.print(
-        f"{quote(env['model'])}: {env['architecture']}, {env['quantization'] or 'dense'}, {env['dtype']},"
-        f" {human_bytes(env['weight_bytes'])} of weights",
-        soft_wrap=True,
-    )
-    console.print(_machine_line(env), soft_wrap=True)
-    console.print(table)
+def _weights(row: Mapping[str, Any]) -> str:
+    rate = row["weight_bytes_per_s"]
+    return "" if rate is None else f"{rate / 1e9:.1f} GB/s"
+
+
+COLUMNS = (
+    Column("test", lambda row: row["test"], left=True),
+    Column("batch", lambda row: str(row["batch"])),
+    Column("t/s", spread),
+    Column("TTFT", lambda row: seconds(row["ttft_s"])),
+    Column("weights", _weights),
+    Column("roofline", _share),
+)
+
+
+def _footer(result: Mapping[str, Any]) -> list[str]:
+    if "read_bandwidth_bytes_per_s" not in result:
+        return []
     on_gpu = result["peak_gpu_memory_bytes"]
-    console.print(
-        f"read bandwidth {result['read_bandwidth_bytes_per_s'] / 1e9:.1f} GB/s,"
-        f" peak memory {human_bytes(result['peak_memory_bytes'])}"
-        + ("" if on_gpu is None else f", on the GPU {human_bytes(on_gpu)}"),
-        soft_wrap=True,
-    )
-
-
-def _machine_line(env: dict[str, Any]) -> str:
-    gpu = env["gpu"]
-    if gpu is None:
-        return f"{env['cpu']}, {env['threads']} threads, torch {env['torch']}"
-    driver = f", driver {gpu['driver']}" if gpu["driver"] else ""
-    return f"{gpu['name']}{driver}, CUDA {gpu['cuda']}, Triton {gpu['triton']}, torch {env['torch']}"
-
-
-def _notice(line: str) -> None:
-    from llmcli.ui.console import stderr_console
-    from llmcli.ui.notes import Notes
-
-    Notes(stderr_console()).say(line)
-
-
-def _silent(_: str) -> None:
-    pass
+    memory = human_bytes(result["peak_memory_bytes"])
+    lines = [
+        f"read bandwidth {result['read_bandwidth_bytes_per_s'] / 1e9:.1f} GB/s, peak memory {memory}"
+        + ("" if on_gpu is None else f", on the GPU {human_bytes(on_gpu)}")
+    ]
+    shares = [test.get("roofline_share") or 0.0 for test in result["tests"]]
+    if max(shares, default=0.0) > 1:
+        lines.append(
+            "above 100%: the weights are small enough to stay in a cache, and are not read from memory"
+        )
+    return lines

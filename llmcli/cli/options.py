@@ -42,6 +42,18 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--system": ("--system-prompt", "--sys", "-sys"),
     "--kv-cache-dtype": ("--cache-type", "--kv-bits"),
     "--column": ("--prompt-column", "--prompt-field", "--text-column"),
+    # of llama-bench, batched-bench and vllm bench
+    "--prompt-tokens": ("--n-prompt",),
+    "--output-tokens": ("--n-gen",),
+    "--depth": ("--n-depth",),
+    "--repeats": ("--repetitions",),
+    "--input-len": ("--random-input-len", "-npp"),
+    "--output-len": ("--random-output-len", "-ntg"),
+    "--batch-size": ("-npl",),
+    "--random-prefix-len": ("--prefix-len",),
+    "--save": ("--output-json",),
+    "--output-format": ("--output",),
+    "--backend": ("--endpoint-type",),
 }
 
 # Forms of a listing, and the flags that are short for two of them.
