@@ -39,6 +39,7 @@ COMMANDS: CommandTable = {
     "run": ("llmcli.cli.run", "run"),
     "bench": ("llmcli.cli.bench", "bench"),
     "tune": ("llmcli.cli.tune", "tune"),
+    "quantize": ("llmcli.cli.quantize", "quantize"),
     "pull": ("llmcli.cli.pull", "pull"),
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),
