@@ -1,5 +1,6 @@
-"""What was asked of `quantize`, checked before a model is looked for. Knows no torch and no model; `cli/quantize.py` makes
-it, `jobs/quantize.py` does it.
+"""What was asked of `quantize`, checked before a model is looked for.
+
+Knows no torch and no model; `cli/quantize.py` makes it, `jobs/quantize.py` does it.
 """
 
 from dataclasses import dataclass
