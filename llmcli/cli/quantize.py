@@ -224,7 +224,7 @@ class _Display:
         bar = not quiet and console.is_terminal
         self._quiet = quiet
         self._bar = Progress(*columns, console=console, transient=True, disable=not bar)
-        self._task = self._bar.add_task("", total=None)
+        self._task = self._bar.add_task("starting", total=None)
         self._layers_s: list[float] = []
         self._started = time.monotonic()
 
@@ -237,7 +237,6 @@ class _Display:
 
     def say(self, line: str) -> None:
         if not self._quiet:
-            self._bar.update(self._task, description="")
             _say_on(self._bar.console, line)
 
     def show_layer(self, done: "LayerDone") -> None:

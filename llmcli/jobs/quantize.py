@@ -138,8 +138,8 @@ def _prepare(model: LocalModel, plan: QuantizePlan, say: Say) -> _Work:
             fix="start from the dense model that it was made from",
         )
     recipe = plan.recipe()
-    check_sizes(spec, recipe)
     check_place(plan.out, model.path)
+    check_sizes(spec, recipe)
     if plan.method == "autoawq":
         require_autoawq(recipe)
     reader = LayerReader(model.path, spec, _device(plan.device))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llmcli.errors import UnsupportedModelError
+from llmcli.errors import UnsupportedModelError, UsageError
 from llmcli.model.spec import ModelSpec
 
 Method = Literal["awq", "rtn", "autoawq"]
@@ -121,6 +121,7 @@ def check_sizes(spec: ModelSpec, recipe: Recipe) -> None:
 
     Raises:
         UnsupportedModelError: inputs that groups do not divide, outputs that words do not; says what to type.
+        UsageError: all matrices are skipped.
     """
     size, sizes = recipe.grid.group_size, matrices(spec)
     taken = {
@@ -130,7 +131,7 @@ def check_sizes(spec: ModelSpec, recipe: Recipe) -> None:
         if recipe.quantizes(layer_prefix(index) + name)
     }
     if not taken:
-        raise UnsupportedModelError(
+        raise UsageError(
             f"--skip {','.join(recipe.skip)} leaves nothing to quantize", fix="skip less than all matrices"
         )
     odd = [

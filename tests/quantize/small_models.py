@@ -1,4 +1,4 @@
-"""Dense models that 4 bits can hold, of every family, and what a quantized folder amounts to by autoawq's own reading."""
+"""Dense models that 4 bits can hold, of every family, and what a quantized folder stands for by autoawq's reading."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def small_config(**changes: Any) -> dict[str, Any]:
     sizes = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 300}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
-    return base_config(**sizes, **(heads | changes))
+    return base_config(**(sizes | heads | changes))
 
 
 def small_model(folder: Path, **changes: Any) -> Path:
