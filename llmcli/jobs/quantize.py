@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from llmcli.quantize.autoawq import quantize_with_autoawq, require_autoawq
 from llmcli.quantize.awq import MomentCounter, Moments
 from llmcli.quantize.forward import CHUNK_TOKENS, advance
 from llmcli.quantize.layer import narrowed, quantize_layer
-from llmcli.quantize.output import ShardWriter, entries_of, plan_shards
+from llmcli.quantize.output import Shard, ShardWriter, entries_of, plan_shards
 from llmcli.quantize.perplexity import perplexity
 from llmcli.quantize.reader import EMBEDDING, HEAD, NORM, LayerReader, LayerTensors, check_dense
 from llmcli.quantize.shape import Recipe, check_sizes, matrices, shared_inputs
@@ -82,7 +82,7 @@ class _Work:
     spec: ModelSpec
     recipe: Recipe
     reader: LayerReader
-    writer: Callable[[Path], ShardWriter] = field(repr=False)
+    shards: tuple[Shard, ...]
     calibration: Tensor | None
     held_out: Tensor | None
     say: Say
@@ -154,7 +154,7 @@ def _prepare(model: LocalModel, plan: QuantizePlan, say: Say) -> _Work:
         spec,
         recipe,
         reader,
-        lambda folder: ShardWriter(folder, plan_shards(entries_of(spec, recipe), plan.shard_bytes)),
+        plan_shards(entries_of(spec, recipe), plan.shard_bytes),
         calibration,
         held_out,
         say,
@@ -251,7 +251,7 @@ def _parameters(work: _Work) -> dict[str, Any]:
 def _run_stages(work: _Work, folder: OutputFolder, on_layer: Callable[[LayerDone], None]) -> None:
     """The embedding, each layer, then the last norm and the head; the state is saved after each of them."""
     reader, state, total = work.reader, folder.state, work.spec.num_layers
-    writer = work.writer(folder.path)
+    writer = ShardWriter(folder.path, work.shards)
     if state.done == 0:
         folder.save()
         writer.create()
