@@ -195,4 +195,4 @@ def write_error(folder: Path, error: OSError) -> OutputError:
 
 def _bytes(tensor: Tensor) -> memoryview:
     """The data of a tensor, row-major and little-endian as the format wants it."""
-    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
