@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmcli import strict_json
 from llmcli.config import human_bytes
 from llmcli.errors import CheckpointError, LLMCliError, UsageError, quote
+from llmcli.text.messages import check_messages
 from llmcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ def _text(value: Any, tokenizer: Tokenizer) -> str:
 
 def _chat(messages: Any, tokenizer: Tokenizer) -> str:
     """A conversation as the model's template writes it, or its messages below each other."""
-    if tokenizer.chat_template is not None:
-        return tokenizer.render_chat(messages, add_generation_prompt=False)
-    if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
+    if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages) or not messages:
         raise ValueError("messages must be a list of objects")
+    # Most end with an answer, which nothing is to be added to; the check knows that only as one to be continued.
+    check_messages(messages, continue_final_message=messages[-1].get("role") == "assistant")
+    if tokenizer.chat_template is not None:
+        return tokenizer.chat_template.render(messages, add_generation_prompt=False)
     contents = [message.get("content") for message in messages]
     return "\n".join(text for text in contents if isinstance(text, str))
