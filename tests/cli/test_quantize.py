@@ -50,11 +50,11 @@ def stop_after_layer(process: subprocess.Popen[str], layer: int, number: signal.
     """Send a signal when that layer is done (0: at once when work begins); returns what was said in all."""
     assert process.stderr is not None
     said = ""
-    for line in process.stderr:
-        said += line
-        if f"layer {layer} of" in line or (layer == 0 and "calibrating" in line):
-            process.send_signal(number)
-    process.wait(60)
+    with process:
+        for line in process.stderr:
+            said += line
+            if f"layer {layer} of" in line or (layer == 0 and "calibrating" in line):
+                process.send_signal(number)
     return said
 
 
