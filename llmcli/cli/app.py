@@ -43,6 +43,7 @@ COMMANDS: CommandTable = {
     "bench sweep": ("llmcli.cli.bench_sweep", "sweep"),
     "bench compare": ("llmcli.cli.bench_compare", "compare"),
     "tune": ("llmcli.cli.tune", "tune"),
+    "quantize": ("llmcli.cli.quantize", "quantize"),
     "pull": ("llmcli.cli.pull", "pull"),
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 SUBCOMMANDS = ("latency", "throughput", "serve", "startup", "sweep", "compare")
 
 
-def find_model(
-    name: str | None, source: ModelOptions, config: EngineConfig, report: Report
-) -> "LocalModel":
+def find_model(name: str | None, source: ModelOptions, config: EngineConfig, report: Report) -> "LocalModel":
     """The model's folder; fetched if need be and if it fits.
 
     Raises:

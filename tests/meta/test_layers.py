@@ -19,7 +19,7 @@ LAYERS = (
         "strict_json",
     },
     {"model", "scheduler", "text", "hub"},
-    {"runtime"},
+    {"runtime", "quantize"},
     {"engine"},
     {"ui", "jobs", "server", "llm"},
     {"cli"},
@@ -29,7 +29,7 @@ LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # Libraries that only these parts may import, at any place in a file.
 KNOWN_BY = {
-    "torch": {"model", "runtime", "engine", "jobs", "llmcli_kernels"},
+    "torch": {"model", "runtime", "quantize", "engine", "jobs", "llmcli_kernels"},
     "triton": {"llmcli_kernels"},
     "llvmlite": {"llmcli_kernels"},
     "llmcli_kernels": {"model", "runtime", "engine", "llmcli_kernels"},
