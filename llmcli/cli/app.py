@@ -43,6 +43,7 @@ COMMANDS: CommandTable = {
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),
     "rm": ("llmcli.cli.rm", "rm"),
+    "doctor": ("llmcli.cli.doctor", "doctor"),
 }
 # What people type out of habit; help does not list it.
 ALIASES = {"ls": "list"}
