@@ -196,10 +196,15 @@ def _as_json(results: Sequence["Result"]) -> str:
 
 def _as_report(results: Sequence["Result"], model: str | None) -> str:
     """The block, with what was asked and what it was asked of."""
+    import platformdirs
+
     from llmcli.jobs.doctor.report import as_report
 
     heading = [
         f"llmcli {__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"model: {quote(model)}" if model else "no model named",
     ]
+    log = Path(platformdirs.user_log_dir("llmcli", appauthor=False)) / "error.log"
+    if log.is_file():
+        heading.append(f"the last unexpected failure is in {log}; read it before you share it")
     return as_report(results, heading, os.environ, Path.home())

@@ -126,3 +126,16 @@ def test_a_folder_without_a_model_fails_with_what_is_in_it(run_llmcli, tmp_path:
     assert result.returncode == 3
     assert "has no config.json" in result.stdout
     assert "notes.txt" in result.stdout
+
+
+def test_it_runs_where_every_library_is_broken(run_llmcli, program_env, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("torch", "tokenizers", "huggingface_hub", "packaging", "platformdirs", "psutil", "jinja2"):
+        (broken / f"{name}.py").write_text(f"raise ImportError('{name} is broken')")
+    result = run_llmcli("doctor", "tiny-chat", env={"PYTHONPATH": f"{broken}:{program_env['PYTHONPATH']}"})
+    assert result.returncode == 3
+    assert result.stderr == ""
+    assert "FAIL  torch             ImportError: torch is broken" in result.stdout
+    assert "PASS  python " in result.stdout
+    assert "PASS  terminal " in result.stdout

@@ -1,6 +1,7 @@
 """All checks in their order: which facts each is given, and how long it may take.
 
-Facts that several checks need are read once. Knows neither how results are shown nor what makes a check fail.
+Facts that several checks need are read once. What may be broken here, torch and every other library, is imported by
+the check that needs it, or by a process of its own. Knows neither how results are shown nor what makes a check fail.
 """
 
 import dataclasses
@@ -9,8 +10,6 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
 
 from llmcli.config import EngineConfig
 from llmcli.errors import LLMCliError
@@ -77,7 +76,7 @@ class Checklist:
             Check("python", lambda: software.check_python(software.read_python())),
             Check("packages", lambda: software.check_packages(software.read_versions())),
             Check("torch", lambda: compute.check_torch(self._torch()), torch_limit),
-            Check("GPU", lambda: compute.check_gpu(self._gpu(), *compute.read_cards()), torch_limit),
+            Check("GPU", self._gpu_itself, torch_limit),
             Check("GPU kernels", self._gpu_kernels, KERNELS_LIMIT_S + GRACE_S),
             Check("CPU kernels", self._cpu_kernels, KERNELS_LIMIT_S + GRACE_S),
             Check("threads", lambda: processor.check_threads(processor.read_threads(question.environment))),
@@ -135,6 +134,13 @@ class Checklist:
     def _gpu(self) -> GpuFacts | NoGpu:
         return compute.gpu_of(self._torch())
 
+    def _gpu_itself(self) -> Finding:
+        try:
+            gpu = self._gpu()
+        except LLMCliError:
+            return skipped("torch does not work")
+        return compute.check_gpu(gpu, *compute.read_cards())
+
     def _gpu_kernels(self) -> Finding:
         try:
             gpu = self._gpu()
@@ -155,6 +161,8 @@ class Checklist:
         )
 
     def _folders(self) -> list[storage.FolderFacts]:
+        import platformdirs
+
         state = Path(platformdirs.user_state_dir("llmcli", appauthor=False))
         logs = Path(platformdirs.user_log_dir("llmcli", appauthor=False))
         cache = Path(platformdirs.user_cache_dir("llmcli", appauthor=False))
@@ -224,7 +232,12 @@ class Checklist:
 
     def _plan(self, folder: Path, spec: ModelSpec) -> Finding:
         config = self._question.config
-        gpu = NoGpu("--device cpu") if config.wanted_device == "cpu" else self._gpu()
+        if config.wanted_device == "cpu":
+            return model.check_plan(folder, spec, config, read_hardware_facts())
+        try:
+            gpu = self._gpu()
+        except LLMCliError:
+            return skipped("torch or the GPU does not work; --device cpu plans without a GPU")
         return model.check_plan(folder, spec, config, read_hardware_facts(gpu))
 
     def _smoke(self, folder: Path, spec: ModelSpec) -> Finding:
@@ -237,6 +250,8 @@ class Checklist:
 
 
 def _configuration() -> Finding:
+    import platformdirs
+
     user = Path(platformdirs.user_config_dir("llmcli", appauthor=False)) / "config.toml"
     paths = [user, Path("llmcli.toml").absolute()]
     return storage.check_config_files(storage.read_config_files(paths), paths)

@@ -31,12 +31,10 @@ def gpu_of(facts: Mapping[str, Any]) -> GpuFacts | NoGpu:
 
 
 def check_torch(facts: Mapping[str, Any]) -> Finding:
-    """torch can be imported, and its build suits the GPU, if there is one."""
+    """torch can be imported; whether its build suits the GPU is told by `check_gpu`."""
     built = f"built for CUDA {facts['cuda']}" if facts["cuda"] else "built for CPUs"
     found = f"{facts['version']}, {built}; imported in {facts['import_s']:.1f} s"
     gpu = gpu_of(facts)
-    if isinstance(gpu, NoGpu) and gpu.present:
-        return warned(f"{found}; {gpu.reason}", gpu.fix or "models run on the CPU: --device cpu")
     driver = (f"driver {gpu.driver}",) if isinstance(gpu, GpuFacts) and gpu.driver else ()
     return passed(found, *driver)
 

@@ -19,7 +19,6 @@ from llmcli.model.facts import read_model_facts
 from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import ModelSpec
 from llmcli.plan import resolve
-from llmcli.text.tokenizer import load_tokenizer
 
 HELLO = {"role": "user", "content": "Hello"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -118,6 +117,8 @@ def check_files(folder: Path) -> Finding:
 
 def check_tokenizer(folder: Path, spec: ModelSpec) -> Finding:
     """It can be read, suits the weights, ends answers, and has a chat template that works."""
+    from llmcli.text.tokenizer import load_tokenizer
+
     tokenizer = load_tokenizer(folder)
     defaults, eos_ids, warnings = read_generation_config(folder, spec)
     details = [f"{name} {value}" for name, value in defaults.items()] or [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmcli.config import GIB, MIB, human_bytes
 from llmcli.errors import quote
-from llmcli.hardware import read_hardware_facts
+from llmcli.hardware import cpu_name, read_hardware_facts
 from llmcli.jobs.doctor.check import Finding, failed, passed, warned
 
 LEAST_MEMORY = 256 * MIB  # what the bundled model takes, and a little
@@ -28,6 +28,7 @@ class ThreadFacts:
         allowed: of the process's affinity.
         used: threads that llmcli takes for a large model.
         old_quota: cores that a cgroup of version 1 grants; None without such a limit.
+        processor: its name and what it can do.
         environment: OMP_* variables and LLMCLI_THREADS, those that are set.
     """
 
@@ -36,6 +37,7 @@ class ThreadFacts:
     allowed: int
     used: int
     old_quota: float | None
+    processor: str
     environment: Mapping[str, str]
 
 
@@ -51,6 +53,7 @@ def read_threads(environment: Mapping[str, str], system: Path = SYSTEM) -> Threa
         allowed=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical,
         used=read_hardware_facts().num_cores,
         old_quota=_old_quota(system / CPU_QUOTA_V1),
+        processor=cpu_name(),
         environment={name: environment[name] for name in names if environment.get(name)},
     )
 
@@ -62,7 +65,7 @@ def check_threads(facts: ThreadFacts) -> Finding:
         f" ({facts.logical} threads)" if facts.logical > facts.physical else ""
     )
     found = f"{facts.used} {of}" + (f", {facts.allowed} of them allowed" * (facts.allowed < facts.logical))
-    details = [f"{name}={quote(value, 80)}" for name, value in env.items()]
+    details = [facts.processor, *(f"{name}={quote(value, 80)}" for name, value in env.items())]
     if facts.old_quota is not None and facts.old_quota < facts.used:
         cores = max(1, round(facts.old_quota))
         return warned(

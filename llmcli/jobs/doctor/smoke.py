@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from llmcli.config import EngineConfig
-from llmcli.engine.build import build_engine
 from llmcli.errors import EngineError
 from llmcli.hub.models import LocalModel
 
@@ -25,6 +24,8 @@ def generate(folder: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         LLMCliError: it can not be loaded, or the answer failed.
     """
+    from llmcli.engine.build import build_engine
+
     started = time.monotonic()
     engine = build_engine(LocalModel(name, Path(folder), None, "folder"), EngineConfig(**options))
     loaded = time.monotonic()

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
-from packaging.specifiers import SpecifierSet
-
 from llmcli.jobs.doctor.check import Finding, failed, passed, warned
 
 OLDEST_PYTHON = (3, 11)
@@ -86,6 +84,8 @@ def read_versions() -> dict[str, str]:
 
 def check_packages(versions: Mapping[str, str]) -> Finding:
     """Everything that is needed is there, in a version that llmcli works with."""
+    from packaging.specifiers import SpecifierSet
+
     shown = [f"{name} {version}" for name, version in versions.items()]
     missing = [name for name in NEEDED if name not in versions]
     wrong = {

@@ -77,9 +77,9 @@ def test_offline_the_hub_is_not_asked(ask: Callable[..., Findings]) -> None:
 
 
 def test_a_torch_that_does_not_work_is_told_once(ask: Callable[..., Findings]) -> None:
-    found = ask("torch", "GPU kernels", apart=LLMCliError(NO_TORCH))
+    found = ask("torch", "GPU", "GPU kernels", apart=LLMCliError(NO_TORCH))
     assert (found["torch"].status, found["torch"].found) == ("fail", NO_TORCH)
-    assert found["GPU kernels"].found == "not checked: torch does not work"
+    assert found["GPU"].found == found["GPU kernels"].found == "not checked: torch does not work"
 
 
 def test_without_a_gpu_its_kernels_are_not_run(ask: Callable[..., Findings]) -> None:

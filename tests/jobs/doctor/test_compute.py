@@ -76,13 +76,6 @@ def test_torch_for_the_gpu_that_is_there_passes_with_the_driver() -> None:
     assert finding.details == ("driver 570.86.15",)
 
 
-def test_torch_that_can_not_use_the_gpu_is_a_warning_with_the_reason_and_the_fix() -> None:
-    finding = check_torch(torch_with(UNUSABLE))
-    assert finding.status == "warn"
-    assert UNUSABLE.reason in finding.found
-    assert finding.fix == UNUSABLE.fix
-
-
 def test_no_gpu_is_fine() -> None:
     finding = check_gpu(ABSENT, [], [])
     assert (finding.status, finding.fix) == ("pass", "")

@@ -17,7 +17,9 @@ from llmcli.jobs.doctor.processor import (
     read_threads,
 )
 
-THREADS = ThreadFacts(logical=16, physical=8, allowed=16, used=8, old_quota=None, environment={})
+THREADS = ThreadFacts(
+    logical=16, physical=8, allowed=16, used=8, old_quota=None, processor="EPYC (AVX2)", environment={}
+)
 MEMORY = MemoryFacts(
     total=16 * GIB,
     free=12 * GIB,
@@ -69,7 +71,7 @@ def test_a_variable_that_does_not_do_what_it_seems_to_is_a_warning(
 def test_a_variable_that_agrees_passes_and_is_shown(environment: dict[str, str]) -> None:
     finding = check_threads(replace(THREADS, environment=environment))
     assert finding.status == "pass"
-    assert len(finding.details) == len(environment)
+    assert finding.details == ("EPYC (AVX2)", *(f"{name}={value}" for name, value in environment.items()))
 
 
 def test_a_quota_of_an_old_kind_of_container_is_a_warning_with_the_option() -> None:
