@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
 def pages() -> dict[Path, str]:
     """Every page that is made here, in whole or in part, as it should be."""
     found = commands()
-    made = {DOCS / "commands" / f"{name}.md": command_page(name, command) for name, command in found.items()}
+    families = dict.fromkeys(name.split()[0] for name in found)
+    made = {DOCS / "commands" / f"{name}.md": command_page(name, found) for name in families}
     made[DOCS / "commands" / "README.md"] = index_page(found)
     configuration = DOCS / "configuration.md"
     made[configuration] = with_options(_read(configuration), options_table(found))
@@ -60,10 +61,13 @@ def commands() -> dict[str, Any]:
     return {name: group.get_command(None, name) for name in COMMANDS}
 
 
-def command_page(name: str, command: Any) -> str:
-    """The page of one command; commands of its own follow as sections."""
+def command_page(name: str, found: Mapping[str, Any]) -> str:
+    """The page of one command; its forms, which have a second word, and commands of its own follow as sections."""
     other = [alias for alias, meant in ALIASES.items() if meant == name]
-    lines = [MADE, f"# llmcli {name}\n", *_sections(command, _context(name, command), "##")]
+    lines = [MADE, f"# llmcli {name}\n", *_sections(found[name], _context(name, found[name]), "##")]
+    for form, command in found.items():
+        if form.startswith(f"{name} "):
+            lines += [f"## llmcli {form}\n", *_sections(command, _context(form, command), "###")]
     if other:
         lines.insert(2, f"Also known as {', '.join(f'`llmcli {alias}`' for alias in other)}.\n")
     lines.append(
@@ -73,7 +77,7 @@ def command_page(name: str, command: Any) -> str:
 
 
 def _sections(command: Any, context: Any, heading: str) -> Iterator[str]:
-    text, examples = split_examples(command.help or "")
+    text, examples = _texts(command)
     usage = context.get_usage().removeprefix("Usage: ")
     yield f"{text}\n"
     yield f"```\n{usage}\n```\n"
@@ -95,6 +99,12 @@ def _context(name: str, command: Any, parent: Any = None) -> Any:
         program: Any = get_command(app)
         parent = program.make_context("llmcli", [], resilient_parsing=True)
     return command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=UNLIMITED)
+
+
+def _texts(command: Any) -> tuple[str, str]:
+    """The prose of a command's help, and its examples, which may stand apart as the help's end."""
+    text, examples = split_examples(command.help or "")
+    return text, examples or (command.epilog or "").strip()
 
 
 def split_examples(text: str) -> tuple[str, str]:
@@ -133,8 +143,8 @@ def index_page(found: Mapping[str, Any]) -> str:
     """All commands with their first sentence."""
     rows = [("command", "what it does")]
     for name, command in found.items():
-        text, _ = split_examples(command.help or "")
-        rows.append((f"[llmcli {name}]({name}.md)", " ".join(text.split("\n\n")[0].split())))
+        text, _ = _texts(command)
+        rows.append((f"[llmcli {name}]({name.split()[0]}.md)", " ".join(text.split("\n\n")[0].split())))
     note = "Each page is what `--help` says, with the variable and the other names of each option."
     return f"{MADE}\n# Commands\n\n{_table(rows)}\n{note}\n"
 
