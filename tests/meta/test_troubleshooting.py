@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from tests.meta.source_tree import ROOT, sources
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
-MIN_WORDS = 2
-# The middle of some messages is chosen by a value, so that the words on either side are apart in the source.
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.M | re.S)
 
 
@@ -42,7 +40,6 @@ def test_the_page_is_long_and_says_nothing_twice() -> None:
     messages = documented()
     assert len(messages) > 80
     assert len(set(messages)) == len(messages)
-    assert all(len(re.findall(r"[a-z]+", message)) >= MIN_WORDS for message in messages)
 
 
 def test_values_in_a_string_become_one_sign() -> None:
