@@ -6,6 +6,7 @@
 Owns the form of the pages. What they say comes from the help texts, so it is changed there.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -123,7 +124,7 @@ def _panels(command: Any, context: Any) -> dict[str, list[tuple[str, ...]]]:
             continue
         is_option = parameter.param_type_name == "option"
         title = getattr(parameter, "rich_help_panel", None) or ("Options" if is_option else "Arguments")
-        names, text = record
+        names, text = record[0], re.sub(r"\s+\[default: (.*)\]$", r" Default: `\1`.", record[1])
         if is_option:
             head: tuple[str, ...] = ("option", "what it does", "in the environment", "also")
             row: tuple[str, ...] = (

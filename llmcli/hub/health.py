@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from llmcli.errors import LLMCliError
 from llmcli.hub.failures import class_names, translate
@@ -117,9 +118,10 @@ def check_access(hub_id: HubId, settings: HubSettings) -> None:
     Raises:
         LLMCliError: there is no such model, no access to it, or no answer.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata
 
-    url = hf_hub_url(hub_id.repo, "config.json", revision=hub_id.revision, endpoint=settings.endpoint)
+    revision = quote(hub_id.revision or "main", safe="")
+    url = f"{settings.endpoint}/{hub_id.repo}/resolve/{revision}/config.json"
     try:
         get_hf_file_metadata(url, token=settings.token or False, timeout=settings.timeout_s)
     except Exception as error:

@@ -82,16 +82,17 @@ def check_threads(facts: ThreadFacts) -> Finding:
     if (limit := _count(env.get("OMP_THREAD_LIMIT"))) and limit < facts.used:
         return warned(f"{found}; OMP_THREAD_LIMIT={limit} allows fewer", "unset OMP_THREAD_LIMIT", *details)
     omp = env.get("OMP_NUM_THREADS")
-    if omp is not None and _count(omp.split(",")[0]) is None:
+    asked_for = None if omp is None else _count(omp.split(",")[0])
+    if omp is not None and asked_for is None:
         return warned(
             f"{found}; OMP_NUM_THREADS={quote(omp, 40)} is no number of threads",
             "unset OMP_NUM_THREADS: OpenMP may refuse to start",
             *details,
         )
-    if omp is not None and "LLMCLI_THREADS" not in env and _count(omp.split(",")[0]) != facts.used:
+    if omp is not None and "LLMCLI_THREADS" not in env and asked_for != facts.used:
         return warned(
             f"{found}; OMP_NUM_THREADS={quote(omp, 40)} does not count for llmcli, which sets its own number",
-            f"to limit it: --threads {_count(omp.split(',')[0])}, or LLMCLI_THREADS; to silence this: unset it",
+            f"to limit it add --threads {asked_for}, or set LLMCLI_THREADS={asked_for}; else unset OMP_NUM_THREADS",
             *details,
         )
     return passed(found, *details)

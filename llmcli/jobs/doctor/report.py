@@ -110,7 +110,7 @@ def as_report(
         lines += [f"{'':{width + 8}}{detail}" for detail in finding.details]
     lines += ["", *_variables(environment)]
     text = redact("\n".join(lines).rstrip(), home, environment)
-    fence = "`" * (3 + max((len(run) for run in re.findall("`+", text)), default=0))
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=2))
     title = f"llmcli doctor: {summary(results)}"
     return f"<details><summary>{title}</summary>\n\n{fence}text\n{text}\n{fence}\n\n</details>"
 
