@@ -64,6 +64,8 @@ class Checklist:
         self._torch = Once(lambda: call_apart(self_test.torch_facts, limit_s=TORCH_LIMIT_S))
         self._place = Once(self._find_place)
         self._spec = Once(lambda: read_model_spec(self._folder()))
+        self._weights = Once(lambda: self._of_model(lambda folder, spec: model.check_files(folder)))
+        self._planned = Once(lambda: _after(self._weights, lambda: self._of_model(self._plan)))
 
     def checks(self) -> list[Check]:
         """In the order in which people read them: what others build on comes first."""
@@ -110,12 +112,13 @@ class Checklist:
                 "config.json",
                 lambda: self._of_model(lambda folder, spec: model.check_config(spec), asks=True),
             ),
-            Check("weights", lambda: self._of_model(lambda folder, spec: model.check_files(folder))),
+            Check("weights", self._weights),
             Check("tokenizer", lambda: self._of_model(model.check_tokenizer), 60.0),
-            Check("plan", lambda: self._of_model(self._plan), TORCH_LIMIT_S + GRACE_S),
+            Check("plan", self._planned, TORCH_LIMIT_S + GRACE_S),
         ]
         if self._question.smoke:
-            checks.append(Check("answer", lambda: self._of_model(self._smoke), SMOKE_LIMIT_S + GRACE_S))
+            answer = Check("answer", lambda: _after(self._planned, self._answers), SMOKE_LIMIT_S + GRACE_S)
+            checks.append(answer)
         return checks
 
     def _read_settings(self) -> HubSettings:
@@ -240,6 +243,9 @@ class Checklist:
             return skipped("torch or the GPU does not work; --device cpu plans without a GPU")
         return model.check_plan(folder, spec, config, read_hardware_facts(gpu))
 
+    def _answers(self) -> Finding:
+        return self._of_model(self._smoke)
+
     def _smoke(self, folder: Path, spec: ModelSpec) -> Finding:
         options = dataclasses.asdict(self._question.config)
         name = str(self._question.model)
@@ -247,6 +253,15 @@ class Checklist:
         return model.check_smoke(
             call_apart(smoke.generate, limit_s=limit_s, folder=str(folder), name=name, options=options)
         )
+
+
+def _after(earlier: Once[Finding], look: Callable[[], Finding]) -> Finding:
+    """What `look` finds, unless an earlier check stands in its way, which has told why."""
+    try:
+        finding = earlier()
+    except LLMCliError:
+        return skipped("see above")
+    return finding if finding.status == "skip" else look()
 
 
 def _configuration() -> Finding:

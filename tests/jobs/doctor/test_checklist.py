@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llmcli.config import EngineConfig
 from llmcli.errors import LLMCliError
 from llmcli.jobs.doctor import checklist
 from llmcli.jobs.doctor.check import Finding, run_check
@@ -110,6 +111,23 @@ def test_a_config_that_can_not_be_used_is_told_once(ask: Callable[..., Findings]
     assert {found[name].found for name in ("weights", "tokenizer", "plan")} == {
         "not checked: config.json can not be used"
     }
+
+
+def test_weights_that_can_not_be_read_are_told_once(ask: Callable[..., Findings], tmp_path: Path) -> None:
+    folder = tiny_chat_model(tmp_path / "tiny")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    found = ask(*MODEL_CHECKS, "answer", model=str(folder), smoke=True)
+    assert found["weights"].status == "fail"
+    assert {found[name].found for name in ("plan", "answer")} == {"not checked: see above"}
+    assert found["tokenizer"].status == "pass"
+
+
+def test_a_model_that_does_not_fit_is_not_let_answer(ask: Callable[..., Findings], tmp_path: Path) -> None:
+    folder, config = tiny_chat_model(tmp_path / "tiny"), EngineConfig(max_model_len=999_999)
+    found = ask("plan", "answer", model=str(folder), smoke=True, config=config)
+    assert found["plan"].status == "fail"
+    assert found["answer"].found == "not checked: see above"
 
 
 def test_a_whole_model_passes_everything(ask: Callable[..., Findings], tmp_path: Path) -> None:
