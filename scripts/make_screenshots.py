@@ -66,6 +66,7 @@ SHOTS = (
             Step("Hello!", ">>>", 2),
             Step("Tell me a story about a dragon.", ">>>", 3),
             Step("What is 3 plus 4?", ">>>", 4),
+            Step("/bye", PROMPT, 2),
         ),
     ),
     Shot(
@@ -104,7 +105,10 @@ def main() -> int:
 
 def take(shot: Shot) -> list[str]:
     """The lines of the window, with their colours, after all steps; without the empty ones at the end."""
-    with tempfile.TemporaryDirectory(prefix="llmcli-pictures-") as folder, window(Path(folder), shot) as tmux:
+    with (
+        tempfile.TemporaryDirectory(prefix="llmcli-pictures-", ignore_cleanup_errors=True) as folder,
+        window(Path(folder), shot) as tmux,
+    ):
         wait(tmux, PROMPT, 1)
         for step in shot.steps:
             subprocess.run([*tmux, "send-keys", "-l", step.line], check=True)
@@ -130,6 +134,7 @@ def window(home: Path, shot: Shot) -> Iterator[list[str]]:
         "HOME": str(home),
         "PATH": f"{home / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "kernels"))),
+        "HISTFILE": "",
         "PS1": PROMPT,
         "COLORTERM": "truecolor",
     }
@@ -153,18 +158,15 @@ def window(home: Path, shot: Shot) -> Iterator[list[str]]:
 
 
 def wait(tmux: Sequence[str], text: str, times: int) -> None:
-    """Until so many lines begin with `text` and the last one is one of them: it is the reader's turn.
+    """Until so many lines begin with `text`, the last of which is the one to type on.
 
     Raises:
         SystemExit: that takes too long; the screen is printed.
     """
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
-        lines = screen(tmux)
-        while lines and not lines[-1].strip():
-            lines.pop()
-        turns = [line for line in lines if f"{line} ".startswith(text)]
-        if len(turns) >= times and lines and f"{lines[-1]} ".startswith(text):
+        turns = [line for line in screen(tmux) if f"{line} ".startswith(text)]
+        if len(turns) >= times:
             time.sleep(5 * LOOK_S)  # for what is drawn below the line, such as a status
             return
         time.sleep(LOOK_S)

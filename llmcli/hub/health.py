@@ -107,8 +107,8 @@ def ask_hub(settings: HubSettings) -> HubAnswer:
         body = response.json()
         account = str(body["name"]) if response.status_code == 200 else ""
     except (ValueError, KeyError, TypeError) as error:
-        told = None if response.status_code >= 400 else translate(error, HubId("any/model"), settings)
-        return HubAnswer(seconds, told, response.status_code, token)
+        page = None if response.status_code >= 400 else translate(error, HubId("any/model"), settings)
+        return HubAnswer(seconds, page, response.status_code, token)
     return HubAnswer(seconds, None, response.status_code, "accepted" if account else token, account)
 
 

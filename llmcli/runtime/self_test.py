@@ -110,7 +110,10 @@ def try_kernels(kernels: "KernelSet", device: str, dtype: str) -> dict[str, floa
         group_size=GROUP,
     )
     there = Int4Weight(
-        *(part.to(device) for part in (weight.q, weight.zeros, weight.scales)), weight.group_size
+        q=weight.q.to(device),
+        zeros=weight.zeros.to(device),
+        scales=weight.scales.to(device),
+        group_size=GROUP,
     )
     return {
         "rms_norm": _error(
