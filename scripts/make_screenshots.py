@@ -71,7 +71,7 @@ SHOTS = (
     ),
     Shot(
         "run",
-        100,
+        110,
         30,
         (
             Step("cat prompts.jsonl", PROMPT, 2),
@@ -138,6 +138,9 @@ def window(home: Path, shot: Shot) -> Iterator[list[str]]:
         "PS1": PROMPT,
         "COLORTERM": "truecolor",
     }
+    # Kernels are compiled at the very first use, which is no everyday picture.
+    warm_up = [str(program), "chat", "--no-history", "Hello!"]
+    subprocess.run(warm_up, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     tmux = ["tmux", "-S", str(home / "socket"), "-f", "/dev/null"]
     size = ["-x", str(shot.columns), "-y", str(shot.rows)]
     shell = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), "TERM=tmux-256color"]
