@@ -52,6 +52,7 @@ COMMANDS: CommandTable = {
     "verify": ("llmcli.cli.verify", "verify"),
     "sessions": ("llmcli.cli.sessions", "sessions"),
     "config": ("llmcli.cli.config", "SUBCOMMANDS"),
+    "doctor": ("llmcli.cli.doctor", "doctor"),
 }
 
 # What people type out of habit; help does not list it.
