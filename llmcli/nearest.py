@@ -6,12 +6,12 @@ from collections.abc import Iterable
 CUTOFF = 0.5  # of difflib's likeness: "modle" finds "model", "x" finds nothing
 
 
-def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = CUTOFF) -> list[str]:
     """At most `count` known names that are like `name`, the most alike first; upper and lower case are alike."""
     spelled: dict[str, str] = {}
     for candidate in known:
         spelled.setdefault(candidate.lower(), candidate)
-    return [spelled[low] for low in difflib.get_close_matches(name.lower(), spelled, count, CUTOFF)]
+    return [spelled[low] for low in difflib.get_close_matches(name.lower(), spelled, count, cutoff)]
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -4,7 +4,6 @@ Knows no benchmark; the forms of `llmcli bench` that run in this process call it
 """
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,11 +12,13 @@ from llmcli.cli.bench_report import Report, warn
 from llmcli.cli.options import ModelOptions
 from llmcli.config import EngineConfig, ResolvedConfig
 from llmcli.errors import UsageError, quote
+from llmcli.nearest import nearest
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
     from llmcli.hub.models import LocalModel
 
+SURELY_MEANT = 0.75  # likeness from which a name is a mistyped form, not a model
 SUBCOMMANDS = ("latency", "throughput", "serve", "startup", "sweep", "compare")
 
 
@@ -50,7 +51,7 @@ def _refuse_subcommand(name: str | None) -> None:
             f"{name} is a form of llmcli bench and comes first",
             fix=f"llmcli bench {name} ...; a folder of that name is ./{name}",
         )
-    near = difflib.get_close_matches(name, SUBCOMMANDS, 1, 0.75)
+    near = nearest(name, SUBCOMMANDS, cutoff=SURELY_MEANT)
     if near:
         raise UsageError(
             f"there is no model and no form of llmcli bench called {quote(name)}",

@@ -4,7 +4,6 @@ Each command of a group is imported when it is asked for. Knows no particular co
 program's group, and a table may name a `Subcommands` where it could name a function.
 """
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typer.main import get_command
 
 from llmcli.cli.command import build_command
 from llmcli.errors import UsageError, quote
+from llmcli.nearest import did_you_mean
 
 # Name -> module and function. A name of two words is a form of the command that its first word names.
 CommandTable = Mapping[str, tuple[str, str]]
@@ -59,10 +59,9 @@ class CommandGroup(TyperGroup):
         if " ".join(args[:2]) in self.table:
             args = [" ".join(args[:2]), *args[2:]]
         if args[0] not in self.table and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], self.table, 1)
-            known = f"commands: {', '.join(self.table)}; see {ctx.command_path} --help"
-            fix = f"did you mean {ctx.command_path} {near[0]}?" if near else known
-            raise UsageError(f"no such command: {quote(args[0])}", fix=fix)
+            near = did_you_mean(args[0], self.table, f"{ctx.command_path} ")
+            known = f"commands: {', '.join(self.list_commands(ctx))}; see {ctx.command_path} --help"
+            raise UsageError(f"no such command: {quote(args[0])}", fix=near or known)
         return super().resolve_command(ctx, args)
 
 

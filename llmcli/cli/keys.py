@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from llmcli.cli.layers import DEFAULTS, MODEL, MODELS, Layers, Setting, shown
 from llmcli.errors import UsageError, quote
-from llmcli.ui.nearest import did_you_mean
+from llmcli.nearest import did_you_mean
 
 ENV_PREFIX = "LLMCLI_"
 MODEL_VARIABLE = "LLMCLI_MODEL"

@@ -3,7 +3,6 @@
 Knows the error tree and Typer's public exception; `cli/app.py` calls it and exits with the code it returns.
 """
 
-import difflib
 import errno
 import os
 import platform
@@ -17,6 +16,7 @@ import typer
 from llmcli import __version__
 from llmcli.cli.command import told_origin
 from llmcli.errors import LLMCliError, quote
+from llmcli.nearest import nearest
 
 MAX_LINE = 2000
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
@@ -37,7 +37,7 @@ def report_usage(error: typer.TyperException) -> int:
     near: list[str] = list(getattr(error, "possibilities", None) or [])
     if near:
         option = str(getattr(error, "option_name", ""))
-        near = difflib.get_close_matches(option, near, 1) or near[:1]
+        near = nearest(option, near) or near[:1]
         what = f"no such option: {quote(option)}"
     if ctx is None:
         _print_lines(what, "", "")

@@ -5,7 +5,6 @@ what needs the model (length of the prompt, range of its ids, what the template 
 request is admitted. `batch_input.py` calls `parse_request` for each line.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from llmcli.errors import RequestError, quote
+from llmcli.nearest import nearest
 from llmcli.sampling import FIELD_NAMES, MAX_SEED, MAX_TOKENS, SamplingParams
 from llmcli.text.messages import check_messages
 
@@ -359,7 +359,7 @@ def _nearest(name: str, known: tuple[str, ...], cutoff: float = NEAR) -> str | N
 
 @lru_cache(maxsize=256)  # a label stands on every line, and comparing costs more than all else of a line
 def _compared(name: str, known: tuple[str, ...], cutoff: float) -> str | None:
-    near = difflib.get_close_matches(name, known, 1, cutoff)
+    near = nearest(name, known, cutoff=cutoff)
     return near[0] if near else None
 
 

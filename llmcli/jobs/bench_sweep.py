@@ -7,7 +7,6 @@ batches; each combination of engine options gets one of its own. Knows no table 
 """
 
 import dataclasses
-import difflib
 import itertools
 import random
 import statistics
@@ -21,6 +20,7 @@ from llmcli.errors import UsageError, quote
 from llmcli.jobs.bench_engine import Clock, random_prompts, run_batch
 from llmcli.jobs.bench_latency import check_batch
 from llmcli.jobs.bench_result import Row
+from llmcli.nearest import nearest
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -83,7 +83,7 @@ def variants_of(texts: Sequence[str]) -> tuple[dict[str, Any], ...]:
         field = NAMES.get(field, field)
         known = {each.name: each.type for each in dataclasses.fields(EngineConfig)}
         if field not in known:
-            near = difflib.get_close_matches(field, [*known, *NAMES], 1)
+            near = nearest(field, [*known, *NAMES])
             fix = f"did you mean {near[0].replace('_', '-')}?" if near else ""
             raise UsageError(f"--vary: the engine has no option {quote(name)}", fix=fix)
         if not equals or not values.strip(", "):

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from llmcli.errors import UsageError, quote
+from llmcli.nearest import did_you_mean
 from llmcli.ui.history_commands import HISTORY_COMMANDS
 from llmcli.ui.look_commands import LOOK_COMMANDS
-from llmcli.ui.nearest import did_you_mean
 from llmcli.ui.parameters import SETTABLE
 from llmcli.ui.session_commands import SESSION_COMMANDS
 from llmcli.ui.setting_commands import SETTING_COMMANDS

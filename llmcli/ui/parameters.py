@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcli.errors import RequestError, quote
+from llmcli.nearest import did_you_mean
 from llmcli.sampling import SamplingParams
-from llmcli.ui.nearest import did_you_mean
 
 BUILT_IN = "built-in"
 MODEL = "model's generation_config.json"

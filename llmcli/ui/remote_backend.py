@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmcli.errors import ModelNotFoundError, RequestError, quote
+from llmcli.nearest import did_you_mean
 from llmcli.sampling import SamplingParams
 from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
-from llmcli.ui.nearest import did_you_mean
 from llmcli.ui.remote_stream import RemoteStream
 from llmcli.ui.server import Server
 
