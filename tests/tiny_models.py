@@ -198,8 +198,8 @@ def load_runner(
     """A model on `device`; the Triton kernels run there too, on a CPU in Triton's interpreter."""
     spec, config = read_model_spec(folder), make_plan(folder, dtype, **options)
     kernel_set = select("cuda" if kernels == "triton" else "cpu", kernels)
-    dtype_ = getattr(torch, config.dtype)
-    weights = load_weights(folder, spec, kernel_set, dtype_, device=device, lm_head=lm_head)
+    torch_dtype = getattr(torch, config.dtype)
+    weights = load_weights(folder, spec, kernel_set, torch_dtype, device=device, lm_head=lm_head)
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(device)
     cache = allocate_kv_cache(replace(config, device=device), spec)
     return Runner(Decoder(spec, weights, kernel_set, cos_sin), cache, config.block_size)
