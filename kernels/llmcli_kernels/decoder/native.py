@@ -4,6 +4,7 @@ Owns the order of the stages and the memory between them. The stages are the ope
 numbers are those of the operations called one by one. Called by `KernelSet.fuse_decoder` of the set "cpu".
 """
 
+import ctypes
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from llmcli_kernels.int4_linear.native.records import PackedRecords
 from llmcli_kernels.int8_linear.native import NativeInt8Linear, PackedBytes
 from llmcli_kernels.native.gather import LINE, gather_stage
 from llmcli_kernels.native.host import Host
-from llmcli_kernels.native.kernel import Stage, words
+from llmcli_kernels.native.kernel import Stage
 from llmcli_kernels.native.program import Program
 from llmcli_kernels.native.rowwise import RowStage, rowwise
 from llmcli_kernels.paged_attention import AttentionBatch
@@ -164,9 +165,9 @@ class _Pass:
         self.room = room
         self._rows = _Rows.empty(parts, room)
         self._quantised: dict[tuple[int, int], Quantised] = {}
-        self._kept: list[object] = []  # what the program points at: its own, and then the step's
-        # What changes from step to step: the kernels' words point here.
-        self._step = words(*[0] * 6)
+        self._kept: list[object] = []  # what the program points at
+        # What changes from step to step: the kernels' words point here. Plain memory: cheaper to write than a tensor.
+        self._step = (ctypes.c_int64 * 6)()
         (
             self._rows_at,
             self._sampled_at,
@@ -174,18 +175,18 @@ class _Pass:
             self._positions_at,
             self._slots_at,
             self._sample_rows_at,
-        ) = (self._step.data_ptr() + 8 * i for i in range(6))
+        ) = (ctypes.addressof(self._step) + 8 * i for i in range(6))
         self._inputs: _Inputs | None = None
         self._positions, self._slots = parts.cos_sin.shape[0], kvs[0].keys.shape[0] * kvs[0].block_size
         self._made: dict[int | None, AttentionPlan] = {}
         windows = {layer.sliding_window for layer in parts.layers}
-        self._plan_blocks = {window: words(*[0] * NUM_WORDS) for window in windows}
+        self._plan_blocks = {window: (ctypes.c_int64 * NUM_WORDS)() for window in windows}
         self.program = Program(self._host, self._stages())
 
     def run(self, inputs: _Inputs, attention: AttentionBatch) -> Tensor:
         self._check(inputs, attention)
         sampled = len(inputs.sample_rows)
-        self._step[:] = words(len(inputs.token_ids), sampled, *(part.data_ptr() for part in inputs))
+        self._step[:] = (len(inputs.token_ids), sampled, *(part.data_ptr() for part in inputs))
         self._inputs = inputs  # the program points at them
         for window, block in self._plan_blocks.items():
             kv, heads = self._kvs[0], self._parts.num_heads
@@ -197,15 +198,13 @@ class _Pass:
                 window=window,
                 partials=self._made[window].partials if window in self._made else None,
             )
-            block.copy_(made.block())
+            block[:] = made.numbers
             self._made[window] = made  # the program points at it, too
         self.program.run()
         head = self._parts.lm_head
-        return (
-            self._rows.sampled[:sampled]
-            if head is None
-            else self._rows.logits[:sampled, : head.N].contiguous()
-        )
+        if head is None:
+            return self._rows.sampled[:sampled]
+        return self._rows.logits[:sampled, : head.N].contiguous()
 
     def _check(self, inputs: _Inputs, attention: AttentionBatch) -> None:
         """Machine code looks at no limit: a mistake of the caller must not become a write anywhere.
@@ -293,7 +292,7 @@ class _Pass:
             num_heads=heads,
             scale=self._parts.scale,
             window=layer.sliding_window,
-            plan_at=self._plan_blocks[layer.sliding_window].data_ptr(),
+            plan_at=ctypes.addressof(self._plan_blocks[layer.sliding_window]),
         )
         return [
             *self._linear(layer.qkv, rows.normed, rows.qkv, *before),
