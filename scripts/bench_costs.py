@@ -59,7 +59,7 @@ def measure(engine: Engine, runner: Runner, plan: Plan, repeats: int) -> list[Ro
     say("warm-up")
     for point in sorted(steps, key=lambda point: -point.batch * point.tokens):  # the largest buffers first
         timed.run(steps[point])
-    if not timed.has_native_layers:
+    if not timed.has_native_program:
         say("the layers are not one native program: the shares of their kernels are not known")
     rounds = []
     for number in range(1, repeats + 1):
