@@ -209,7 +209,7 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["no-such-model", "--plot", str(tmp_path / "costs.svg")]) == 2
-    assert "'.[bench]'" in capsys.readouterr().err
+    assert "'.[plot]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

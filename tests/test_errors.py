@@ -11,6 +11,7 @@ EXIT_CODES = {
     "OutputError": 1,
     "UsageError": 2,
     "RequestError": 2,
+    "ContextFullError": 2,
     "MissingExtraError": 2,
     "DeviceUnavailableError": 2,
     "ItemsFailedError": 3,
