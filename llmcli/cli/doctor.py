@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmcli import __version__
+from llmcli.cli.command import FileTrouble
+from llmcli.cli.layers import places
 from llmcli.cli.options import EngineOptions, Json, ModelOptions, Quiet
 from llmcli.errors import ItemsFailedError, UsageError, quote
 
 if TYPE_CHECKING:
     from llmcli.jobs.doctor.check import Check, Result
+    from llmcli.jobs.doctor.storage import ConfigFiles
     from llmcli.jobs.doctor.terminal import TerminalFacts
 
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
@@ -49,20 +52,18 @@ def doctor(
     quiet: Quiet = False,
     options: ModelOptions,
     engine: EngineOptions,
+    files: FileTrouble,
 ) -> None:
     """Check this machine, the way to the hub and, if one is named, a model: what works, what does not, and the fix.
 
-    Each check passes, warns or fails; the exit code is 3 if one fails, else 0. Nothing is fetched or changed. The
-    options of the engine are those of chat, run and bench: they show what would fit with them.
+    Each check passes, warns or fails; the exit code is 3 if one fails, else 0. Nothing is changed, and no weights are
+    fetched: of a model on the hub the settings and headers tell. The options of the engine are those of chat, run and
+    bench: they show what would fit with them.
 
     Examples:
-
         llmcli doctor
-
         llmcli doctor TheBloke/Llama-2-7b-Chat-AWQ --max-model-len 16k
-
         llmcli doctor ./my-model --smoke
-
         llmcli doctor --report
     """
     if smoke and model is None:
@@ -80,6 +81,7 @@ def doctor(
         revision=options.revision,
         config=engine.config(),
         smoke=smoke,
+        config_files=_config_files(files.error),
     )
     checks = Checklist(question).checks()
     if as_json or report:
@@ -186,6 +188,12 @@ def _terminal() -> "TerminalFacts":
         encoding=sys.stdout.encoding or "",
         environment=os.environ,
     )
+
+
+def _config_files(error: Exception | None) -> "ConfigFiles":
+    from llmcli.jobs.doctor.storage import ConfigFiles
+
+    return ConfigFiles(() if error else places(), error)
 
 
 def _as_json(results: Sequence["Result"]) -> str:

@@ -42,6 +42,7 @@ class Question:
         model, revision: as typed; None for the machine alone.
         config: engine options for the model.
         smoke: whether to let it answer.
+        config_files: what came of reading them.
     """
 
     environment: Mapping[str, str]
@@ -51,6 +52,7 @@ class Question:
     revision: str | None = None
     config: EngineConfig = dataclasses.field(default_factory=EngineConfig)
     smoke: bool = False
+    config_files: storage.ConfigFiles = dataclasses.field(default_factory=storage.ConfigFiles)
 
 
 class Checklist:
@@ -87,8 +89,9 @@ class Checklist:
         ]
 
     def _disks(self) -> list[Check]:
+        question = self._question
         return [
-            Check("configuration", _configuration),
+            Check("configuration", lambda: storage.check_config_files(question.config_files)),
             Check("folders", lambda: storage.check_folders(self._folders())),
             Check("disk", lambda: storage.check_disk(storage.read_disk(self._settings().cache_dir))),
             Check("model cache", lambda: storage.check_cache(read_cache_health(self._settings().cache_dir))),
@@ -262,11 +265,3 @@ def _after(earlier: Once[Finding], look: Callable[[], Finding]) -> Finding:
     except LLMCliError:
         return skipped("see above")
     return finding if finding.status == "skip" else look()
-
-
-def _configuration() -> Finding:
-    import platformdirs
-
-    user = Path(platformdirs.user_config_dir("llmcli", appauthor=False)) / "config.toml"
-    paths = [user, Path("llmcli.toml").absolute()]
-    return storage.check_config_files(storage.read_config_files(paths), paths)
