@@ -19,9 +19,8 @@ from llmcli.cli.description import (
 )
 from llmcli.cli.listing import print_table
 from llmcli.cli.options import Device, Json, ModelArgument, Offline, Revision
-from llmcli.config import EngineConfig, HardwareFacts
-from llmcli.errors import LLMCliError, ModelNotRunnableError, UsageError, quote
-from llmcli.fit import Fit
+from llmcli.config import EngineConfig
+from llmcli.errors import LLMCliError, UsageError, quote
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.models import LocalModel, find_local
 from llmcli.hub.settings import HubSettings, hub_settings
@@ -124,7 +123,7 @@ def show(
             typer.echo(_plain(_part(chosen, source.folder)))
             return
         gpu = None if config.wanted_device == "cpu" else find_gpu()
-        described, fit = _describe(source, config, read_hardware_facts(gpu))
+        described, fit = describe(source.folder, config, read_hardware_facts(gpu))
         facts = source.facts() | described
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
@@ -132,17 +131,6 @@ def show(
     typer.echo("\n".join(description_lines(facts)))
     typer.echo()
     print_table(fit.ways, FIT_COLUMNS)
-
-
-def _describe(source: Source, config: EngineConfig, hardware: HardwareFacts) -> tuple[dict[str, Any], Fit]:
-    """As `describe`, with the model's name in an error where the folder is only an outline."""
-    try:
-        return describe(source.folder, config, hardware)
-    except ModelNotRunnableError as error:
-        if source.path is not None:
-            raise
-        what, why = (text.replace(str(source.folder), source.name) for text in (error.what, error.why))
-        raise type(error)(what, why=why, fix=error.fix) from None
 
 
 @contextmanager
