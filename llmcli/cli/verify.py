@@ -56,7 +56,7 @@ def verify(
 def _is_right(
     hub_id: HubId, files: list[Path] | None, settings: HubSettings, notice: Callable[[str], None]
 ) -> bool:
-    """Hash the files of a model, and tell; None is a broken copy, in which some are missing."""
+    """Hash the files of a model, and tell; None is a copy in which some are missing."""
     name = quote(str(hub_id))
     if files is None:
         typer.echo(f"{name}: files are missing")

@@ -95,16 +95,17 @@ def cached_repos(settings: HubSettings) -> list["CachedRepoInfo"]:
 
 
 def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, list[Path] | None]:
-    """For each model one name of each of its files' contents; None for a broken copy, in which some are missing.
+    """For each model one name of each of its files' contents; None for one of which
+    some are missing.
 
     Raises:
         ModelNotFoundError: one of them is not in the cache.
     """
     repos = {repo.repo_id: repo for repo in cached_repos(settings)}
-    broken = {repo_name(folder) for folder in unlisted_repos(settings) if is_broken(folder)}
+    unlisted = {repo_name(folder) for folder in unlisted_repos(settings)}
     found: dict[HubId, list[Path] | None] = {}
     for hub_id in hub_ids:
-        if hub_id.repo in broken:
+        if hub_id.repo in unlisted:
             found[hub_id] = None
             continue
         revisions = revisions_meant(hub_id, repos[hub_id.repo]) if hub_id.repo in repos else []
