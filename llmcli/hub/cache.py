@@ -95,8 +95,7 @@ def cached_repos(settings: HubSettings) -> list["CachedRepoInfo"]:
 
 
 def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, list[Path] | None]:
-    """For each model one name of each of its files' contents; None for one of which
-    some are missing.
+    """For each model one name of each of its files' contents; None for a copy in which some are missing.
 
     Raises:
         ModelNotFoundError: one of them is not in the cache.
