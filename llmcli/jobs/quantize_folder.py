@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from llmcli import __version__
 from llmcli.errors import OutputError, UsageError, quote
+from llmcli.hub.licence import card_fields
 from llmcli.model.checkpoint import TensorInfo
 from llmcli.model.spec import read_json_object
 from llmcli.quantize.output import write_error
@@ -31,8 +31,6 @@ COPIED = (
     *("added_tokens.json", "vocab.json", "merges.txt", "generation_config.json"),
     *("chat_template.jinja", "chat_template.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
 )
-LICENCE = re.compile(r"^license: *([\w.-]+) *$", re.MULTILINE)
-MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass
@@ -280,22 +278,9 @@ def write_card(source: Path, out: Path, base: str | None, lines: Iterable[str]) 
     head = ["---"]
     if base is not None:
         head += [f"base_model: {base}", "base_model_relation: quantized"]
-    licence = _licence(source / CARD)
-    head += [f"license: {licence}"] if licence else []
+    head += [f"{name}: {value}" for name, value in card_fields(source).items()]
     head += ["tags:", "- awq", "- 4-bit", "- llmcli", "---", ""]
     _write(out / CARD, "\n".join([*head, *lines]) + "\n")
-
-
-def _licence(card: Path) -> str | None:
-    """What a model card's head says; only the head, and only a plain word."""
-    try:
-        with card.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_CARD_BYTES)
-    except OSError:
-        return None
-    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
-    match = LICENCE.search(head)
-    return match[1] if match else None
 
 
 def _write(path: Path, text: str) -> None:
