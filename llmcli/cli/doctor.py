@@ -14,6 +14,7 @@ import typer
 
 from llmcli import __version__
 from llmcli.cli.command import FileTrouble
+from llmcli.cli.completion import complete_model
 from llmcli.cli.layers import places
 from llmcli.cli.options import EngineOptions, Json, ModelOptions, Quiet
 from llmcli.errors import ItemsFailedError, UsageError, quote
@@ -35,6 +36,7 @@ def doctor(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
+            autocompletion=complete_model,
             help="Also look at this model: owner/name, owner/name@revision, a folder, or tiny-chat.",
         ),
     ] = None,

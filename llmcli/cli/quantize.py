@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 
+from llmcli.cli.completion import complete_model
 from llmcli.cli.options import Device, Json, ModelOptions, Quiet, Threads, human_number, integer
 from llmcli.config import human_bytes
 from llmcli.errors import UsageError, quote
@@ -33,6 +34,8 @@ def quantize(
         str,
         typer.Argument(
             metavar="MODEL",
+            show_default=False,
+            autocompletion=complete_model,
             help="A dense model: a Hugging Face id (owner/name, owner/name@revision) or a folder.",
         ),
     ],

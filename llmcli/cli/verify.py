@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llmcli.cli.completion import complete_model
 from llmcli.cli.options import Quiet
 from llmcli.errors import ItemsFailedError, UsageError, quote
 from llmcli.hub.cache import cached_models, files_of, find_cached_ids
@@ -21,6 +22,7 @@ def verify(
         typer.Argument(
             metavar="ID",
             show_default=False,
+            autocompletion=complete_model,
             help="owner/name, owner/name@revision or a glob such as 'owner/*'; all cached models if left out.",
         ),
     ] = None,
