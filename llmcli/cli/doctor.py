@@ -72,6 +72,8 @@ def doctor(
         raise UsageError("--smoke needs a model", fix="llmcli doctor tiny-chat --smoke")
     if as_json and report:
         raise UsageError("--json and --report exclude each other", fix="give one of them")
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other", fix="give one of them")
 
     from llmcli.jobs.doctor.checklist import Checklist, Question
 

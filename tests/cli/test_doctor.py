@@ -79,7 +79,7 @@ def test_a_report_is_a_block_to_paste(given, capsys) -> None:
     assert "PASS  python  3.12.3" in out
 
 
-@pytest.mark.parametrize("args", [["--smoke"], ["--json", "--report"]])
+@pytest.mark.parametrize("args", [["--smoke"], ["--json", "--report"], ["--quiet", "--verbose"]])
 def test_options_that_do_not_go_together_are_usage(args: list[str], capsys) -> None:
     assert run_command_line(["doctor", *args]) == 2
     assert capsys.readouterr().err.startswith("error: --")
