@@ -78,12 +78,11 @@ def command_page(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _sections(command: Any, context: Any, heading: str) -> Iterator[str]:
-    text, examples = _texts(command)
     usage = context.get_usage().removeprefix("Usage: ")
-    yield f"{text}\n"
+    yield f"{command.help}\n"
     yield f"```\n{usage}\n```\n"
-    if examples:
-        yield f"{heading} Examples\n\n```\n{examples}\n```\n"
+    if command.epilog:
+        yield f"{heading} Examples\n\n```\n{command.epilog}\n```\n"
     if hasattr(command, "list_commands"):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
@@ -100,19 +99,6 @@ def _context(name: str, command: Any, parent: Any = None) -> Any:
         program: Any = get_command(app)
         parent = program.make_context("llmcli", [], resilient_parsing=True)
     return command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=UNLIMITED)
-
-
-def _texts(command: Any) -> tuple[str, str]:
-    """The prose of a command's help, and its examples, which may stand apart as the help's end."""
-    text, examples = split_examples(command.help or "")
-    return text, examples or (command.epilog or "").strip()
-
-
-def split_examples(text: str) -> tuple[str, str]:
-    """The prose of a docstring, and the command lines below its "Examples:", one to a line."""
-    text = text.replace("\b\n", "").replace("\f", "").strip()
-    prose, _, examples = text.partition("Examples:\n")
-    return prose.strip(), "\n".join(line.strip() for line in examples.splitlines() if line.strip())
 
 
 def _panels(command: Any, context: Any) -> dict[str, list[tuple[str, ...]]]:
@@ -144,8 +130,8 @@ def index_page(found: Mapping[str, Any]) -> str:
     """All commands with their first sentence."""
     rows = [("command", "what it does")]
     for name, command in found.items():
-        text, _ = _texts(command)
-        rows.append((f"[llmcli {name}]({name.split()[0]}.md)", " ".join(text.split("\n\n")[0].split())))
+        first = " ".join(command.help.split("\n\n")[0].split())
+        rows.append((f"[llmcli {name}]({name.split()[0]}.md)", first))
     note = "Each page is what `--help` says, with the variable and the other names of each option."
     return f"{MADE}\n# Commands\n\n{_table(rows)}\n{note}\n"
 

@@ -44,8 +44,7 @@ def test_another_name_of_a_command_is_told() -> None:
 
 
 def test_examples_are_lines_to_copy() -> None:
-    prose, examples = make_docs.split_examples("What.\n\nExamples:\n\n    llmcli a\n\n    llmcli b\n")
-    assert (prose, examples) == ("What.", "llmcli a\nllmcli b")
+    assert "## Examples\n\n```\nllmcli list\nllmcli list --sort size" in page("list")
 
 
 def test_a_bar_does_not_end_a_cell() -> None:

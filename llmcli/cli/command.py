@@ -49,11 +49,13 @@ class _Configured:
         files: parameter -> the setting that it gets where neither a flag nor the environment gives one.
         model: the default model.
         model_origin: where that comes from, empty if another model was typed.
+        trouble: why the files give nothing, for a command that runs all the same.
     """
 
     files: Mapping[str, Setting]
     model: str | None
     model_origin: str
+    trouble: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,19 @@ class Settings:
     model: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class FileTrouble:
+    """What is wrong with a configuration file, if anything. A command that takes a parameter of this type is told, and
+    runs without the files; every other command is stopped."""
+
+    error: Exception | None
+
+
 class Command(TyperCommand):
     """A command whose options answer to hidden aliases, LLMCLI_* environment variables and configuration files."""
 
     configurable = True
+    survives_files = False  # see `FileTrouble`
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -164,10 +175,23 @@ class Command(TyperCommand):
 
     def _configure(self, ctx: Any, typed: Mapping[str, Any]) -> None:
         """Let the configuration files give what neither a flag nor the environment does."""
+        try:
+            self._read_files(ctx, typed)
+        except Exception as error:  # not only of ours: a library may be broken, too
+            if not self.survives_files:
+                raise
+            ctx.default_map, ctx.meta[_CONFIGURED] = {}, _Configured({}, None, "", error)
+
+    def _read_files(self, ctx: Any, typed: Mapping[str, Any]) -> None:
         layers, section, keys = read_layers(), _section(ctx), keys_of(self)
         root = ctx.find_root().command
-        if isinstance(root, TyperGroup):
-            check_layers(layers, section, keys, cache(lambda: read_vocabulary(root, ctx)))
+        if isinstance(root, TyperGroup) and layers:
+            vocabulary = cache(lambda: read_vocabulary(root, ctx))
+            check_layers(layers, section, keys, vocabulary)
+            if self.survives_files:  # it tells of all that is wrong, also in what is for other commands
+                from llmcli.cli.config_values import check_files
+
+                check_files(ctx, layers, vocabulary())
         default, origin = _default_model(in_force(layers, section, None).get(MODEL))
         model = self._named_model(typed, default) if default or any(layers) else None
         settings = in_force(layers, section, model)
@@ -240,6 +264,7 @@ def build_command(name: str, function: Callable[..., None], *, configurable: boo
     command = get_command(app)
     assert isinstance(command, Command)
     command.configurable = configurable
+    command.survives_files = FileTrouble in get_type_hints(function).values()
     return command
 
 
@@ -253,7 +278,7 @@ def split_examples(docstring: str) -> tuple[str, str]:
 def spread_bundles(function: Callable[..., None]) -> Callable[..., None]:
     """A function that takes each field of `function`'s dataclass parameters by name, and passes them on."""
     hints = get_type_hints(function, include_extras=True)
-    told = [name for name, hint in hints.items() if hint is Settings]
+    told = {name: hint for name, hint in hints.items() if hint in (Settings, FileTrouble)}
     bundles: dict[str, Any] = {
         name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name not in told
     }
@@ -266,8 +291,8 @@ def spread_bundles(function: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation))
 
     def call(**values: Any) -> None:
-        for name in told:
-            values[name] = _settings(values[name])
+        for name, hint in told.items():
+            values[name] = _settings(values[name]) if hint is Settings else _trouble(values[name])
         for name, bundle in bundles.items():
             values[name] = bundle(
                 **{field.name: values.pop(field.name) for field in dataclasses.fields(bundle)}
@@ -294,6 +319,10 @@ def _settings(ctx: Any) -> Settings:
     origins = {parameter.name: origin_of(ctx, parameter) for parameter in ctx.command.params}
     known = {name: origin for name, origin in origins.items() if origin is not None}
     return Settings(known, _configured(ctx).model)
+
+
+def _trouble(ctx: Any) -> FileTrouble:
+    return FileTrouble(_configured(ctx).trouble)
 
 
 def _section(ctx: Any) -> str:

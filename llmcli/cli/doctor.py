@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmcli import __version__
+from llmcli.cli.command import FileTrouble
+from llmcli.cli.completion import complete_model
+from llmcli.cli.layers import places
 from llmcli.cli.options import EngineOptions, Json, ModelOptions, Quiet
 from llmcli.errors import ItemsFailedError, UsageError, quote
 
 if TYPE_CHECKING:
     from llmcli.jobs.doctor.check import Check, Result
+    from llmcli.jobs.doctor.storage import ConfigFiles
     from llmcli.jobs.doctor.terminal import TerminalFacts
 
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
@@ -32,6 +36,7 @@ def doctor(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
+            autocompletion=complete_model,
             help="Also look at this model: owner/name, owner/name@revision, a folder, or tiny-chat.",
         ),
     ] = None,
@@ -49,26 +54,26 @@ def doctor(
     quiet: Quiet = False,
     options: ModelOptions,
     engine: EngineOptions,
+    files: FileTrouble,
 ) -> None:
     """Check this machine, the way to the hub and, if one is named, a model: what works, what does not, and the fix.
 
-    Each check passes, warns or fails; the exit code is 3 if one fails, else 0. Nothing is fetched or changed. The
-    options of the engine are those of chat, run and bench: they show what would fit with them.
+    Each check passes, warns or fails; the exit code is 3 if one fails, else 0. Nothing is changed, and no weights are
+    fetched: of a model on the hub the settings and headers tell. The options of the engine are those of chat, run and
+    bench: they show what would fit with them.
 
     Examples:
-
         llmcli doctor
-
         llmcli doctor TheBloke/Llama-2-7b-Chat-AWQ --max-model-len 16k
-
         llmcli doctor ./my-model --smoke
-
         llmcli doctor --report
     """
     if smoke and model is None:
         raise UsageError("--smoke needs a model", fix="llmcli doctor tiny-chat --smoke")
     if as_json and report:
         raise UsageError("--json and --report exclude each other", fix="give one of them")
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other", fix="give one of them")
 
     from llmcli.jobs.doctor.checklist import Checklist, Question
 
@@ -80,6 +85,7 @@ def doctor(
         revision=options.revision,
         config=engine.config(),
         smoke=smoke,
+        config_files=_config_files(files.error),
     )
     checks = Checklist(question).checks()
     if as_json or report:
@@ -186,6 +192,12 @@ def _terminal() -> "TerminalFacts":
         encoding=sys.stdout.encoding or "",
         environment=os.environ,
     )
+
+
+def _config_files(error: Exception | None) -> "ConfigFiles":
+    from llmcli.jobs.doctor.storage import ConfigFiles
+
+    return ConfigFiles(() if error else places(), error)
 
 
 def _as_json(results: Sequence["Result"]) -> str:

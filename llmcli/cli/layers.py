@@ -78,13 +78,18 @@ def user_file() -> Path:
     return Path(platformdirs.user_config_dir("llmcli", appauthor=False)) / "config.toml"
 
 
+def places() -> tuple[Path, ...]:
+    """Where the configuration files are, or would be, the weakest first."""
+    return user_file(), PROJECT_FILE
+
+
 def read_layers() -> Layers:
     """The settings of every configuration file that there is, the weakest file first.
 
     Raises:
         UsageError: a file can not be read.
     """
-    return [settings for path in (user_file(), PROJECT_FILE) if (settings := read_file(path))]
+    return [settings for path in places() if (settings := read_file(path))]
 
 
 def in_force(layers: Layers, command: str | None, model: str | None) -> dict[str, Setting]:

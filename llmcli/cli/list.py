@@ -74,7 +74,9 @@ def list_models(
     *,
     everything: Annotated[
         bool,
-        typer.Option("--all", "-a", help="Also what llmcli can not run: other formats, unfinished ones."),
+        typer.Option(
+            "--all", "-a", help="Also what llmcli can not run: other formats, unfinished and broken ones."
+        ),
     ] = False,
     filters: Annotated[
         list[str] | None,
@@ -145,7 +147,7 @@ def _cached_row(model: CachedModel, hardware: HardwareFacts) -> Row:
     if model.runnable:
         known = _facts(model.path, hardware)
     else:
-        known = _unknown("other" if model.revision else "unfinished")
+        known = _unknown("other" if model.revision else "broken" if model.num_revisions else "unfinished")
     return Row(
         name=model.name,
         revision=model.revision or None,

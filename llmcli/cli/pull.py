@@ -136,7 +136,8 @@ def pull(
     tell = typer.echo if dry_run else say
     for line in _plan(remote, settings, files.local_dir, listed=dry_run):
         tell(line)
-    if not remote.partial:
+    weights_come = any(is_weights(file) for file in files_to_fetch(remote, settings))
+    if not remote.partial and (weights_come or dry_run):
         _tell_verdict(remote, settings, tell, force=force)
     if dry_run:
         return
@@ -188,8 +189,6 @@ def _tell_verdict(
     remote: RemoteSnapshot, settings: HubSettings, tell: Callable[[str], None], *, force: bool
 ) -> None:
     """What it is and whether it fits; refuses what llmcli can not run, unless forced."""
-    if not any(is_weights(file) for file in files_to_fetch(remote, settings)):
-        return
     from llmcli.cli.verdict import preview
 
     try:

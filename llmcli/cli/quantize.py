@@ -1,17 +1,24 @@
 """`llmcli quantize`: a dense model in, a 4-bit AWQ model out."""
 
 import json
+import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 
+from llmcli.cli.completion import complete_model
 from llmcli.cli.options import Device, Json, ModelOptions, Quiet, Threads, human_number, integer
+from llmcli.config import human_bytes
 from llmcli.errors import UsageError, quote
 
 if TYPE_CHECKING:
+    from llmcli.hub.download import BeforeFetch
+    from llmcli.hub.remote import RemoteSnapshot
+    from llmcli.hub.settings import HubSettings
     from llmcli.jobs.quantize import LayerDone, QuantizeResult
     from llmcli.jobs.quantize_plan import QuantizePlan
 
@@ -27,6 +34,8 @@ def quantize(
         str,
         typer.Argument(
             metavar="MODEL",
+            show_default=False,
+            autocompletion=complete_model,
             help="A dense model: a Hugging Face id (owner/name, owner/name@revision) or a folder.",
         ),
     ],
@@ -147,12 +156,17 @@ def quantize(
         resume=resume,
         overwrite=overwrite,
     )
-    _check_before_download(plan)
+    _check_before_download(model, plan)
 
     from llmcli.hub.models import resolve_model
 
+    say = _silent if quiet else _say
     found = resolve_model(
-        model, revision=source.revision, offline=source.offline, on_notice=_silent if quiet else _say
+        model,
+        revision=source.revision,
+        offline=source.offline,
+        on_notice=say,
+        before_fetch=_check_outline(plan, say),
     )
     result = _run(found, plan, quiet, _resume_command(model, plan, source))
     if as_json:
@@ -160,32 +174,52 @@ def quantize(
     else:
         _print_result(result)
     if not quiet:
-        _say(f"chat with it: llmcli chat {shlex.quote(str(output))}")
+        folder = shlex.quote(str(output))
+        _say(f"chat with it: llmcli chat {folder}; measure its speed: llmcli bench {folder}")
 
 
-def _check_before_download(plan: "QuantizePlan") -> None:
+def _check_before_download(model: str, plan: "QuantizePlan") -> None:
     """Refuse now what would fail after a long download."""
+    from llmcli.jobs.quantize_folder import check_out, check_place
+
     parent = plan.out.absolute().parent
     if not parent.is_dir():
         raise UsageError(
             f"-o {quote(str(plan.out))}: the folder {quote(str(parent))} does not exist",
             fix=f"make it first: mkdir -p {shlex.quote(str(parent))}",
         )
+    if os.path.isdir(model):
+        check_place(plan.out, Path(model))
+    check_out(plan.out, resume=plan.resume, overwrite=plan.overwrite)
     if plan.method == "autoawq":
         from llmcli.quantize.autoawq import require_autoawq
 
         require_autoawq(plan.recipe())
 
 
+def _check_outline(plan: "QuantizePlan", say: Callable[[str], None]) -> "BeforeFetch":
+    """For `resolve_model`: refuse what can not be quantized before its weights are fetched."""
+    from llmcli.hub.download import bytes_to_fetch
+    from llmcli.hub.outline import outline
+    from llmcli.jobs.quantize import check_model
+
+    def check(remote: "RemoteSnapshot", settings: "HubSettings") -> None:
+        with outline(remote, settings) as folder:
+            check_model(str(remote.hub_id), folder, plan)
+        say(f"{remote.hub_id} can be quantized; {human_bytes(bytes_to_fetch(remote, settings))} to fetch")
+
+    return check
+
+
 def _run(found: Any, plan: "QuantizePlan", quiet: bool, again: str) -> "QuantizeResult":
     from llmcli.jobs.quantize import quantize as run
+    from llmcli.jobs.quantize_folder import partial_path
 
-    partial = plan.out.with_name(plan.out.name + ".partial")
     with _Display(quiet) as display:
         try:
             return run(found, plan, display.say, display.show_layer)
         except (KeyboardInterrupt, SystemExit):
-            if plan.method != "autoawq" and partial.exists():
+            if plan.method != "autoawq" and partial_path(plan.out).exists():
                 _say(f"stopped; the layers that are done are kept. To go on:\n  {again}")
             raise
 
@@ -268,7 +302,6 @@ def _as_json(name: str, plan: "QuantizePlan", result: "QuantizeResult") -> dict[
 def _print_result(result: "QuantizeResult") -> None:
     from rich.table import Table
 
-    from llmcli.config import human_bytes
     from llmcli.ui.console import stdout_console
 
     table = Table(box=None, pad_edge=False)

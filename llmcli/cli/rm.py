@@ -59,8 +59,7 @@ def carry_out(deletion: Deletion, *, yes: bool, dry_run: bool) -> None:
         OutputError: the file system does not let it.
     """
     for item in deletion.items:
-        what = item.commit[:7] or "unfinished download"
-        typer.echo(f"{quote(item.name)} {what}  {human_bytes(item.size)}", err=not dry_run)
+        typer.echo(f"{quote(item.name)} {item.what}  {human_bytes(item.size)}", err=not dry_run)
     for name in deletion.busy:
         typer.echo(f"{quote(name)} is being fetched now, and stays", err=True)
     if dry_run:

@@ -1,7 +1,6 @@
 """`llmcli show`: what a model is, and what of it fits here; of one that is on the hub, without fetching it."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +18,16 @@ from llmcli.cli.description import (
 )
 from llmcli.cli.listing import print_table
 from llmcli.cli.options import Device, Json, ModelArgument, Offline, Revision
-from llmcli.config import EngineConfig, HardwareFacts
-from llmcli.errors import LLMCliError, ModelNotRunnableError, UsageError, quote
-from llmcli.fit import Fit
+from llmcli.config import EngineConfig
+from llmcli.errors import LLMCliError, UsageError, quote
 from llmcli.hardware import read_hardware_facts
+from llmcli.hub.licence import licence_name, licence_text
 from llmcli.hub.models import LocalModel, find_local
+from llmcli.hub.remote import RemoteSnapshot
 from llmcli.hub.settings import HubSettings, hub_settings
 from llmcli.runtime.gpu import find_gpu
 
 CARD_WAIT_S = 3.0  # for the licence of a model that is here: nice to know, not worth a wait
-MAX_CARD_HEAD = 1 << 14
 PARTS = ("template", "params", "license", "config")
 PART = "One part only"
 
@@ -114,6 +113,8 @@ def show(
         llmcli show ./my-model --template
     """
     chosen = part.chosen()
+    if chosen is not None and as_json:
+        raise UsageError(f"--json and --{chosen} exclude each other", fix="give one of them")
     config = EngineConfig(device=device)  # type: ignore[arg-type]
     settings = hub_settings(offline=offline)
     if chosen == "license":
@@ -124,7 +125,7 @@ def show(
             typer.echo(_plain(_part(chosen, source.folder)))
             return
         gpu = None if config.wanted_device == "cpu" else find_gpu()
-        described, fit = _describe(source, config, read_hardware_facts(gpu))
+        described, fit = describe(source.folder, config, read_hardware_facts(gpu))
         facts = source.facts() | described
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
@@ -134,17 +135,6 @@ def show(
     print_table(fit.ways, FIT_COLUMNS)
 
 
-def _describe(source: Source, config: EngineConfig, hardware: HardwareFacts) -> tuple[dict[str, Any], Fit]:
-    """As `describe`, with the model's name in an error where the folder is only an outline."""
-    try:
-        return describe(source.folder, config, hardware)
-    except ModelNotRunnableError as error:
-        if source.path is not None:
-            raise
-        what, why = (text.replace(str(source.folder), source.name) for text in (error.what, error.why))
-        raise type(error)(what, why=why, fix=error.fix) from None
-
-
 @contextmanager
 def _find(model: str | None, revision: str | None, settings: HubSettings) -> Iterator[Source]:
     """The model on this machine, else its outline from the hub."""
@@ -152,33 +142,43 @@ def _find(model: str | None, revision: str | None, settings: HubSettings) -> Ite
     if local is not None:
         yield _local(local, settings)
         return
-    from llmcli.hub.download import find_cached
-    from llmcli.hub.failures import not_cached
-    from llmcli.hub.names import parse_hub_id
     from llmcli.hub.outline import outline
-    from llmcli.hub.remote import list_remote
 
-    hub_id = parse_hub_id(str(model), revision)
-    if settings.offline:
-        raise not_cached(hub_id, settings, find_cached(hub_id, settings)[1])
-    remote = list_remote(hub_id, settings)
+    remote = _remote(str(model), revision, settings)
     with outline(remote, settings) as folder:
         yield Source(
-            name=hub_id.repo,
+            name=remote.hub_id.repo,
             source="hub",
             revision=remote.commit,
             folder=folder,
             path=None,
-            url=f"{settings.endpoint}/{hub_id.repo}",
+            url=f"{settings.endpoint}/{remote.hub_id.repo}",
             files=tuple(sorted((file.name, file.size) for file in remote.files)),
             licence=remote.licence,
             gate=remote.gate,
         )
 
 
+def _remote(model: str, revision: str | None, settings: HubSettings) -> RemoteSnapshot:
+    """What the hub has of a model that is not on this machine.
+
+    Raises:
+        OfflineError: it may not be asked.
+    """
+    from llmcli.hub.download import find_cached
+    from llmcli.hub.failures import not_cached
+    from llmcli.hub.names import parse_hub_id
+    from llmcli.hub.remote import list_remote
+
+    hub_id = parse_hub_id(model, revision)
+    if settings.offline:
+        raise not_cached(hub_id, settings, find_cached(hub_id, settings)[1])
+    return list_remote(hub_id, settings)
+
+
 def _local(local: LocalModel, settings: HubSettings) -> Source:
     files = tuple((path.name, path.stat().st_size) for path in sorted(local.path.iterdir()) if path.is_file())
-    licence = _card_licence(local.path)
+    licence = licence_name(local.path)
     found = Source(local.name, local.source, local.revision, local.path, local.path, "", files, licence)
     if local.source != "hub":
         return found
@@ -222,38 +222,21 @@ def _licence_text(model: str | None, revision: str | None, settings: HubSettings
         UsageError: nothing is known of a licence.
     """
     local = find_local(model, revision=revision, settings=settings)
-    if local is not None:
-        for path in sorted(local.path.iterdir()):
-            if path.name.upper().startswith(("LICENSE", "LICENCE")) and path.is_file():
-                return path.read_text(encoding="utf-8", errors="replace")
-        if licence := _card_licence(local.path):
-            return licence
+    if local is not None and (text := licence_text(local.path)):
+        return text
     unknown = UsageError(
         f"no licence is known of {quote(model or 'the bundled model')}", fix="look at the page of its maker"
     )
     if local is not None and (local.source != "hub" or settings.offline):
         raise unknown
-    from llmcli.hub.names import parse_hub_id
     from llmcli.hub.outline import read_text_file
-    from llmcli.hub.remote import list_remote
 
-    remote = list_remote(parse_hub_id(str(model), revision), settings)
+    remote = _remote(str(model), revision, settings)
     if remote.licence_files:
         return "\n\n".join(read_text_file(file, remote, settings) for file in remote.licence_files)
     if remote.licence is None:
         raise unknown
     return remote.licence
-
-
-def _card_licence(folder: Path) -> str | None:
-    """What the model's card, the README.md beside it, names in the block at its head."""
-    try:
-        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
-            head = file.read(MAX_CARD_HEAD)
-    except OSError:
-        return None
-    match = re.match(r"---\n(?:.*\n)*?license:\s*([\w.-]+)\s*\n", head)
-    return match[1] if match else None
 
 
 def _plain(text: str) -> str:

@@ -6,10 +6,9 @@ and `bench` also refuse what could not run, so that nobody waits for gigabytes t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from llmcli.config import EngineConfig, ModelFacts, human_bytes
-from llmcli.errors import DoesNotFitError, LLMCliError, ModelNotRunnableError
+from llmcli.errors import DoesNotFitError, ModelNotRunnableError
 from llmcli.fit import Fit, explained, judge, verdict
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.download import BeforeFetch, bytes_to_fetch
@@ -56,7 +55,9 @@ def preview(remote: RemoteSnapshot, settings: HubSettings, config: EngineConfig)
             tensors = read_checkpoint(folder)
             facts = read_model_facts(folder, spec, tensors)
         except ModelNotRunnableError as error:
-            raise _told_by_name(error, folder, remote, settings) from None
+            if "quantization" in error.what and (names := quantized_siblings(remote.hub_id.repo, settings)):
+                error.fix = f"{error.fix}; AWQ copies: {', '.join(names)}"
+            raise
     gpu = None if config.wanted_device == "cpu" else find_gpu()
     fit = judge(config, facts, read_hardware_facts(gpu))
     return Preview(spec, facts, count_parameters(tensors, spec), fit)
@@ -82,14 +83,3 @@ def before_download(config: EngineConfig, say: Callable[[str], None]) -> BeforeF
             say(line)
 
     return tell
-
-
-def _told_by_name(
-    error: LLMCliError, folder: Path, remote: RemoteSnapshot, settings: HubSettings
-) -> LLMCliError:
-    """The error with the model's name in place of the outline's folder; and what could be taken instead."""
-    what, why = (text.replace(str(folder), str(remote.hub_id)) for text in (error.what, error.why))
-    fix = error.fix
-    if "quantization" in what and (names := quantized_siblings(remote.hub_id.repo, settings)):
-        fix = f"{fix}; AWQ copies: {', '.join(names)}"
-    return type(error)(what, why=why, fix=fix)

@@ -29,7 +29,7 @@ class CachedModel:
     Attributes:
         name: "owner/name".
         path: snapshot of its main branch, else the newest one; the repository's folder where there is none.
-        revision: commit of that snapshot; empty for a download that was not finished.
+        revision: commit of that snapshot; empty where the copy is broken or a download was not finished.
         num_revisions: how many snapshots there are.
         size: bytes on disk, all revisions together, unfinished downloads included.
         modified, accessed: seconds since the epoch.
@@ -47,9 +47,9 @@ class CachedModel:
 
 
 def cached_models(settings: HubSettings) -> list[CachedModel]:
-    """Every model repository in the cache, by name, unfinished ones too."""
+    """Every model repository in the cache, by name, unfinished and broken ones too."""
     models = [_describe(repo) for repo in cached_repos(settings)]
-    models += [_describe_unfinished(folder) for folder in unfinished_repos(settings)]
+    models += [_describe_unlisted(folder) for folder in unlisted_repos(settings)]
     return sorted(models, key=lambda model: model.name.lower())
 
 
@@ -94,15 +94,43 @@ def cached_repos(settings: HubSettings) -> list["CachedRepoInfo"]:
     return [repo for repo in repos if repo.repo_type == "model" and repo.revisions]
 
 
-def unfinished_repos(settings: HubSettings) -> list[Path]:
-    """Folders of models of which no revision has arrived."""
-    if not settings.cache_dir.is_dir():
-        return []
+def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, list[Path] | None]:
+    """For each model one name of each of its files' contents; None for a copy in which some are missing.
+
+    Raises:
+        ModelNotFoundError: one of them is not in the cache.
+    """
+    repos = {repo.repo_id: repo for repo in cached_repos(settings)}
+    unlisted = {repo_name(folder) for folder in unlisted_repos(settings)}
+    found: dict[HubId, list[Path] | None] = {}
+    for hub_id in hub_ids:
+        if hub_id.repo in unlisted:
+            found[hub_id] = None
+            continue
+        revisions = revisions_meant(hub_id, repos[hub_id.repo]) if hub_id.repo in repos else []
+        if not revisions:
+            raise absent(hub_id, settings)
+        names = {file.blob_path: file.file_path for revision in revisions for file in revision.files}
+        found[hub_id] = sorted(names.values())
+    return found
+
+
+def unlisted_repos(settings: HubSettings) -> list[Path]:
+    """Folders of models that the hub's client leaves out: nothing has arrived yet, or a link leads to nothing."""
+    listed = {repo.repo_path.name for repo in cached_repos(settings)}
+    folders = settings.cache_dir.glob("models--*--*") if settings.cache_dir.is_dir() else []
     return sorted(
         folder
-        for folder in settings.cache_dir.glob("models--*--*")
-        if is_repo(repo_name(folder)) and not any(folder.glob("snapshots/*")) and (folder / "blobs").is_dir()
+        for folder in folders
+        if folder.name not in listed
+        and is_repo(repo_name(folder))
+        and any((folder / part).is_dir() for part in ("blobs", "snapshots"))
     )
+
+
+def is_broken(folder: Path) -> bool:
+    """Whether an unlisted folder holds a revision: it is no unfinished download then."""
+    return any(folder.glob("snapshots/*"))
 
 
 def repo_name(folder: Path) -> str:
@@ -152,11 +180,11 @@ def _describe(repo: "CachedRepoInfo") -> CachedModel:
     )
 
 
-def _describe_unfinished(folder: Path) -> CachedModel:
-    modified = (folder / "blobs").stat().st_mtime
-    return CachedModel(
-        repo_name(folder), folder, "", 0, bytes_in([folder]), modified, modified, runnable=False
-    )
+def _describe_unlisted(folder: Path) -> CachedModel:
+    modified = max(path.stat().st_mtime for path in (folder, folder / "blobs") if path.exists())
+    num_revisions = len(list(folder.glob("snapshots/*")))
+    size = bytes_in([folder])
+    return CachedModel(repo_name(folder), folder, "", num_revisions, size, modified, modified, runnable=False)
 
 
 def _is_meant(hub_id: HubId, revision: "CachedRevisionInfo") -> bool:

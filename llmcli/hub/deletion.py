@@ -6,6 +6,8 @@ blobs that no snapshot names are files of their own. Called by `llmcli rm` and `
 
 import contextlib
 import dataclasses
+import errno
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +16,17 @@ from typing import TYPE_CHECKING
 
 from llmcli.errors import OutputError, quote
 from llmcli.hub.cache import (
+    SHORT_COMMIT,
     absent,
     bytes_in,
     cached_repos,
+    is_broken,
     repo_name,
     revisions_meant,
-    unfinished_repos,
+    unlisted_repos,
 )
 from llmcli.hub.names import HubId
+from llmcli.hub.remote import silent_client
 from llmcli.hub.settings import HubSettings
 from llmcli.hub.snapshot import is_being_fetched
 
@@ -31,10 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """One thing that goes: a snapshot by its commit, or a download that was not finished (no commit); bytes."""
+    """One thing that goes: a snapshot, by the first digits of its commit, or what else it is; bytes."""
 
     name: str
-    commit: str
+    what: str
     size: int
 
 
@@ -58,7 +63,9 @@ class Deletion:
         """Delete. Raises OutputError when the file system does not let it."""
         try:
             for strategy in self.strategies:
-                strategy.execute()
+                with silent_client():
+                    strategy.execute()
+                _check_gone(strategy)
             for path in self.paths:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -77,12 +84,12 @@ def plan_deletion(hub_ids: Sequence[HubId], settings: HubSettings) -> Deletion:
         ModelNotFoundError: one of them is not in the cache; nothing is deleted then.
     """
     repos = {repo.repo_id: repo for repo in cached_repos(settings)}
-    unfinished = {repo_name(folder): folder for folder in unfinished_repos(settings)}
+    unlisted = {repo_name(folder): folder for folder in unlisted_repos(settings)}
     commits: dict[str, set[str]] = {}
     paths: list[Path] = []
     for hub_id in hub_ids:
-        if hub_id.revision is None and hub_id.repo in unfinished:
-            paths.append(unfinished[hub_id.repo])
+        if hub_id.revision is None and hub_id.repo in unlisted:
+            paths.append(unlisted[hub_id.repo])
             continue
         found = revisions_meant(hub_id, repos[hub_id.repo]) if hub_id.repo in repos else []
         if not found:
@@ -105,7 +112,9 @@ def plan_pruning(settings: HubSettings) -> Deletion:
             revisions.append((repo, detached))
         if len(detached) < len(repo.revisions):  # else the whole folder goes
             paths += _unnamed_blobs(repo)
-    for folder in unfinished_repos(settings):
+    for folder in unlisted_repos(settings):
+        if is_broken(folder):
+            continue  # `pull` completes it from what is there
         if is_being_fetched(folder, settings):
             busy.append(repo_name(folder))
         else:
@@ -130,14 +139,15 @@ def _deletion(
             for repo, commits in revisions
         )
     items = [
-        Doomed(repo.repo_id, revision.commit_hash, revision.size_on_disk)
+        Doomed(repo.repo_id, revision.commit_hash[:SHORT_COMMIT], revision.size_on_disk)
         for repo, commits in revisions
         for revision in sorted(repo.revisions, key=lambda revision: revision.commit_hash)
         if revision.commit_hash in commits
     ]
     for path in paths:
         folder = path if path.name.startswith("models--") else path.parent.parent
-        items.append(Doomed(repo_name(folder), "", bytes_in([path])))
+        what = "broken copy" if path == folder and is_broken(folder) else "unfinished download"
+        items.append(Doomed(repo_name(folder), what, bytes_in([path])))
     parts = sum(
         bytes_in(repo_path.glob("blobs/*.incomplete"))
         for strategy in strategies
@@ -145,6 +155,13 @@ def _deletion(
     )
     freed = parts + bytes_in(paths) + sum(strategy.expected_freed_size for strategy in strategies)
     return Deletion(tuple(items), freed, strategies, tuple(paths), busy)
+
+
+def _check_gone(strategy: "DeleteCacheStrategy") -> None:
+    """Raise OSError for what the hub's client was not allowed to delete: it warns, and goes on."""
+    for path in (*strategy.repos, *strategy.snapshots, *strategy.refs, *strategy.blobs):
+        if os.path.lexists(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def _unnamed_blobs(repo: "CachedRepoInfo") -> list[Path]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from llmcli.errors import LLMCliError
 from llmcli.hub.download import blob_path, is_weights
 from llmcli.hub.fetching import run_all
 from llmcli.hub.remote import RemoteSnapshot, errors_of
@@ -28,6 +29,8 @@ LEFT_OUT = ("tokenizer.json", "tokenizer.model")  # megabytes, and nothing in th
 def outline(remote: RemoteSnapshot, settings: HubSettings) -> Iterator[Path]:
     """A folder with the outline of a model, gone when the block ends. What the cache holds is linked.
 
+    Errors of ours that leave the block name the model in place of the folder, which nobody knows.
+
     Raises:
         ModelUnavailableError: the hub does not give it (gated, say).
         CheckpointError: a small file arrived damaged twice.
@@ -41,7 +44,13 @@ def outline(remote: RemoteSnapshot, settings: HubSettings) -> Iterator[Path]:
         ]
         with errors_of(remote.hub_id, settings):
             run_all(tasks, settings.max_workers, threading.Event())
-        yield folder
+        try:
+            yield folder
+        except LLMCliError as error:
+            error.what, error.why, error.fix = (
+                text.replace(name, str(remote.hub_id)) for text in (error.what, error.why, error.fix)
+            )
+            raise
 
 
 def read_text_file(file: RemoteFile, remote: RemoteSnapshot, settings: HubSettings) -> str:

@@ -147,17 +147,25 @@ def list_remote(
 
 @contextlib.contextmanager
 def errors_of(hub_id: HubId, settings: HubSettings) -> Iterator[None]:
-    """Foreign errors become ours; the client's warnings, which may carry a server's raw text, stay unsaid."""
+    """Foreign errors become ours, and the client says nothing itself."""
+    with silent_client():
+        try:
+            yield
+        except LLMCliError:
+            raise
+        except Exception as error:
+            raise translate(error, hub_id, settings) from error
+
+
+@contextlib.contextmanager
+def silent_client() -> Iterator[None]:
+    """The warnings of the hub's client, which may carry a server's raw text or a traceback, stay unsaid."""
     from huggingface_hub.utils import logging
 
     level = logging.get_verbosity()
     logging.set_verbosity(SILENT)
     try:
         yield
-    except LLMCliError:
-        raise
-    except Exception as error:
-        raise translate(error, hub_id, settings) from error
     finally:
         logging.set_verbosity(level)
 

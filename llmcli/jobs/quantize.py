@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llmcli.config import human_bytes
-from llmcli.errors import DeviceUnavailableError, DoesNotFitError, UnsupportedModelError
+from llmcli.errors import DeviceUnavailableError, DoesNotFitError, UnsupportedModelError, quote
 from llmcli.gpu_facts import NoGpu
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.models import LocalModel
@@ -33,6 +33,7 @@ from llmcli.jobs.quantize_folder import (
 )
 from llmcli.jobs.quantize_plan import QuantizePlan
 from llmcli.jobs.quantize_text import CALIBRATION_TEXT, HELD_OUT_TEXT, cut, read_texts
+from llmcli.model.checkpoint import read_checkpoint
 from llmcli.model.spec import ModelSpec, read_model_spec
 from llmcli.quantize.autoawq import quantize_with_autoawq, require_autoawq
 from llmcli.quantize.awq import MomentCounter, Moments
@@ -129,21 +130,31 @@ def quantize(
     return QuantizeResult(plan.out, *sizes, before, after, tuple(state.errors), seconds)
 
 
-def _prepare(model: LocalModel, plan: QuantizePlan, say: Say) -> _Work:
-    """Everything that can be refused without reading a weight."""
-    spec = read_model_spec(model.path)
+def check_model(name: str, folder: Path, plan: QuantizePlan) -> ModelSpec:
+    """Refuse what can not be quantized, by its settings and headers alone: the folder may be an outline.
+
+    Raises:
+        UnsupportedModelError, CheckpointError: it can not; says why.
+        UsageError: nothing of it would be quantized.
+    """
+    spec = read_model_spec(folder)
     if spec.quantization is not None:
         raise UnsupportedModelError(
-            f"{model.name} is quantized already: AWQ in groups of {spec.quantization.group_size}",
+            f"{quote(name)} is quantized already: AWQ in groups of {spec.quantization.group_size}",
             fix="start from the dense model that it was made from",
         )
-    recipe = plan.recipe()
+    check_sizes(spec, plan.recipe())
+    check_dense(read_checkpoint(folder), spec, folder)
+    return spec
+
+
+def _prepare(model: LocalModel, plan: QuantizePlan, say: Say) -> _Work:
+    """Everything that can be refused without reading a weight."""
     check_place(plan.out, model.path)
-    check_sizes(spec, recipe)
+    spec, recipe = check_model(model.name, model.path, plan), plan.recipe()
     if plan.method == "autoawq":
         require_autoawq(recipe)
     reader = LayerReader(model.path, spec, _device(plan.device))
-    check_dense(reader.tensors, spec, model.path)
     hardware = read_hardware_facts()
     torch.set_num_threads(plan.threads or hardware.num_cores)
     say(f"{model.name}: {spec.architecture}, {spec.num_layers} layers, on {reader.device}")

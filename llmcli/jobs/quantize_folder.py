@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from llmcli import __version__
 from llmcli.errors import OutputError, UsageError, quote
+from llmcli.hub.licence import card_fields
 from llmcli.model.checkpoint import TensorInfo
 from llmcli.model.spec import read_json_object
 from llmcli.quantize.output import write_error
@@ -31,8 +31,6 @@ COPIED = (
     *("added_tokens.json", "vocab.json", "merges.txt", "generation_config.json"),
     *("chat_template.jinja", "chat_template.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
 )
-LICENCE = re.compile(r"^license: *([\w.-]+) *$", re.MULTILINE)
-MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass
@@ -62,25 +60,14 @@ class OutputFolder:
 
     def __init__(self, out: Path, state: State, *, resume: bool, overwrite: bool) -> None:
         self.out = out
-        self.path = out.with_name(out.name + ".partial")
+        self.path = partial_path(out)
         self.state = state
         self.resumed = False
         self._resume, self._overwrite = resume, overwrite
         self._lock: Any = None
 
     def __enter__(self) -> Self:
-        self._check_out()
-        begun = (self.path / STATE).is_file()
-        if not begun and self.path.exists() and not self._is_fresh():
-            raise UsageError(
-                f"{quote(str(self.path))} is there, and not from `llmcli quantize`",
-                fix="remove it, or choose another -o",
-            )
-        if begun and not (self._resume or self._overwrite):
-            raise UsageError(
-                f"{quote(str(self.path))} holds what an earlier run has done",
-                fix="add --resume to go on with it, or --overwrite to begin again",
-            )
+        begun = check_out(self.out, resume=self._resume, overwrite=self._overwrite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -129,27 +116,6 @@ class OutputFolder:
         except OSError as error:
             raise write_error(self.out, error) from None
 
-    def _is_fresh(self) -> bool:
-        """Whether DIR.partial has only what stands there before the first state is saved."""
-        return self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {LOCK, STATE + NEW}
-
-    def _check_out(self) -> None:
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
-            return
-        if not self.out.is_dir():
-            raise UsageError(f"-o {quote(str(self.out))} is a file", fix="name a folder")
-        if not self._overwrite:
-            raise UsageError(
-                f"-o {quote(str(self.out))} is there already, and not empty",
-                why="there is nothing to resume" if self._resume and not self.path.exists() else "",
-                fix="choose another folder, or add --overwrite to replace it when the new model is whole",
-            )
-        if not (self.out / "config.json").is_file():
-            raise UsageError(
-                f"-o {quote(str(self.out))} is no model's folder, so --overwrite does not replace it",
-                fix="choose another folder",
-            )
-
     def _take_lock(self) -> None:
         from filelock import FileLock, Timeout
 
@@ -196,6 +162,58 @@ class OutputFolder:
             path.unlink()
 
 
+def partial_path(out: Path) -> Path:
+    """Where the model is until it is whole."""
+    return out.with_name(out.name + ".partial")
+
+
+def check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether an earlier run has begun there; refuses what would be lost.
+
+    Raises:
+        UsageError: DIR or DIR.partial is there, and neither to be replaced nor to be gone on with.
+    """
+    if out.name in ("", ".."):
+        raise UsageError(f"-o {quote(str(out))} names no new folder", fix="name one, such as ./model-awq")
+    part = partial_path(out)
+    _check_dir(out, overwrite=overwrite, nothing_to_resume=resume and not part.exists())
+    begun = (part / STATE).is_file()
+    if not begun and part.exists() and not _is_fresh(part):
+        raise UsageError(
+            f"{quote(str(part))} is there, and not from `llmcli quantize`",
+            fix="remove it, or choose another -o",
+        )
+    if begun and not (resume or overwrite):
+        raise UsageError(
+            f"{quote(str(part))} holds what an earlier run has done",
+            fix="add --resume to go on with it, or --overwrite to begin again",
+        )
+    return begun
+
+
+def _check_dir(out: Path, *, overwrite: bool, nothing_to_resume: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise UsageError(f"-o {quote(str(out))} is a file", fix="name a folder")
+    if not overwrite:
+        raise UsageError(
+            f"-o {quote(str(out))} is there already, and not empty",
+            why="there is nothing to resume" if nothing_to_resume else "",
+            fix="choose another folder, or add --overwrite to replace it when the new model is whole",
+        )
+    if not (out / "config.json").is_file():
+        raise UsageError(
+            f"-o {quote(str(out))} is no model's folder, so --overwrite does not replace it",
+            fix="choose another folder",
+        )
+
+
+def _is_fresh(part: Path) -> bool:
+    """Whether DIR.partial has only what stands there before the first state is saved."""
+    return part.is_dir() and {path.name for path in part.iterdir()} <= {LOCK, STATE + NEW}
+
+
 def check_place(out: Path, source: Path) -> None:
     """Refuse an output that is the model's own folder, or lies inside of it or around it.
 
@@ -208,8 +226,6 @@ def check_place(out: Path, source: Path) -> None:
             f"-o {quote(str(out))} and the model's folder {quote(str(source))} overlap",
             fix="choose a folder beside the model's",
         )
-    if out.name in ("", ".", ".."):
-        raise UsageError(f"-o {quote(str(out))} names no new folder", fix="name one, such as ./model-awq")
 
 
 def digest(folder: Path, tensors: Mapping[str, TensorInfo]) -> str:
@@ -262,22 +278,9 @@ def write_card(source: Path, out: Path, base: str | None, lines: Iterable[str]) 
     head = ["---"]
     if base is not None:
         head += [f"base_model: {base}", "base_model_relation: quantized"]
-    licence = _licence(source / CARD)
-    head += [f"license: {licence}"] if licence else []
+    head += [f"{name}: {value}" for name, value in card_fields(source).items()]
     head += ["tags:", "- awq", "- 4-bit", "- llmcli", "---", ""]
     _write(out / CARD, "\n".join([*head, *lines]) + "\n")
-
-
-def _licence(card: Path) -> str | None:
-    """What a model card's head says; only the head, and only a plain word."""
-    try:
-        with card.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_CARD_BYTES)
-    except OSError:
-        return None
-    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
-    match = LICENCE.search(head)
-    return match[1] if match else None
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmcli.config import EngineConfig, ResolvedConfig
+from llmcli.hub.licence import licence_text
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
 from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
 from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
-from llmcli.ui.license import find_license
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -250,7 +250,7 @@ class LocalBackend:
 
     def license(self) -> str | None:
         """The text of the model's licence file, else what the head of its README names."""
-        return find_license(self._engine.model.path)
+        return licence_text(self._engine.model.path)
 
     @property
     def can_think(self) -> bool:

@@ -124,6 +124,7 @@ def test_offline_pull_show_list_and_the_like_open_no_connection(hub, capsys, tmp
         assert run_command_line(arguments) == 0, arguments
     assert run_command_line(["pull", "ada/none", "--offline"]) == 4
     assert run_command_line(["show", "ada/none", "--offline"]) == 4
+    assert run_command_line(["show", "ada/none", "--offline", "--license"]) == 4
     assert run_command_line(["pull", "ada/tiny", "--offline", "--local-dir", str(tmp_path)]) == 2
 
 

@@ -9,6 +9,7 @@ import pytest
 from llmcli.cli.app import run_command_line
 from llmcli.jobs.doctor import checklist
 from llmcli.jobs.doctor.check import Check, failed, passed, skipped, warned
+from tests.cli.conftest import Call
 
 GOOD = Check("python", lambda: passed("3.12.3", "/usr/bin/python"))
 ODD = Check("threads", lambda: warned("OMP_NUM_THREADS=1", "unset it", "a detail"))
@@ -78,7 +79,7 @@ def test_a_report_is_a_block_to_paste(given, capsys) -> None:
     assert "PASS  python  3.12.3" in out
 
 
-@pytest.mark.parametrize("args", [["--smoke"], ["--json", "--report"]])
+@pytest.mark.parametrize("args", [["--smoke"], ["--json", "--report"], ["--quiet", "--verbose"]])
 def test_options_that_do_not_go_together_are_usage(args: list[str], capsys) -> None:
     assert run_command_line(["doctor", *args]) == 2
     assert capsys.readouterr().err.startswith("error: --")
@@ -138,3 +139,44 @@ def test_it_runs_where_every_library_is_broken(run_llmcli, program_env, tmp_path
     assert "FAIL  torch             ImportError: torch is broken" in result.stdout
     assert "PASS  python " in result.stdout
     assert "PASS  terminal " in result.stdout
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Leave some of the real checks."""
+    every = checklist.Checklist.checks
+    monkeypatch.setattr(
+        checklist.Checklist, "checks", lambda self: [check for check in every(self) if check.name in names]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "fix"),
+    [
+        ("=", "is not TOML", "llmcli config edit"),
+        ("sede = 1", "unknown key sede", "did you mean seed?"),
+        ("[dfaults]\nseed = 1", "unknown section [dfaults]", "did you mean defaults?"),
+        ("[run]\ntemperature = 9", "--temperature must be a number in 0..2, got 9", "correct it"),
+        ('max-model-len = "long"', "--max-model-len must be a whole number", "correct it"),
+    ],
+)
+def test_a_broken_configuration_is_a_failed_check_and_the_others_run(
+    call: Call, user_file: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: str, fix: str
+) -> None:
+    only(monkeypatch, "python", "configuration")
+    user_file.write_text(text)
+    code, out, err = call("doctor", "--json")
+    python, configuration = json.loads(out)["checks"]
+    assert (code, err, python["status"], configuration["status"]) == (3, "", "pass", "fail")
+    assert found in configuration["found"]
+    assert fix in configuration["fix"]
+
+
+def test_a_configuration_without_a_fault_counts_as_for_every_command(
+    call: Call, user_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "configuration", "plan")
+    user_file.write_text('device = "cpu"\n[models.tiny-chat]\nmax-model-len = 64\n')
+    code, out, _ = call("doctor", "tiny-chat", "--json")
+    configuration, plan = json.loads(out)["checks"]
+    assert (code, configuration["found"]) == (0, str(user_file))
+    assert "context: 64 (option)" in plan["details"]

@@ -2,7 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -24,6 +25,27 @@ COLUMNS = (
     Column("NAME", lambda row: row.name),
     Column("WEIGHT", lambda row: None if row.weight is None else f"{row.weight:,} g"),
 )
+WITH_SPARE = (
+    COLUMNS[0],
+    replace(COLUMNS[1], spare=1),
+    Column("COLOURS", lambda row: " ".join(row.colours), spare=2),
+    Column("RIPE", lambda row: "yes"),
+)
+OnScreen = Callable[[list[Fruit], int], list[str]]
+
+
+@pytest.fixture
+def on_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> OnScreen:
+    """The lines of a table with spare columns on a terminal of some width."""
+
+    def show(rows: list[Fruit], width: int) -> list[str]:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_listing(rows, WITH_SPARE, "auto")
+        return [line.rstrip() for line in BOLD.sub("", capsys.readouterr().out).splitlines()]
+
+    return show
 
 
 def printed(form: Form, capsys: pytest.CaptureFixture[str], rows: list[object] = ROWS) -> str:
@@ -86,12 +108,52 @@ def test_on_a_terminal_it_is_a_table(program_env: dict[str, str]) -> None:
     assert {line[place - 1 : place + 1] for line in lines} == {" b", " e"}  # built-in, environment variable
 
 
-def test_on_a_narrow_terminal_each_row_is_a_block(program_env: dict[str, str]) -> None:
+def test_models_are_listed_with_less_of_each_where_the_terminal_is_narrow(
+    program_env: dict[str, str],
+) -> None:
     program_env.pop("COLUMNS")
-    lines = BOLD.sub("", on_terminal(["list"], program_env, columns=40)).splitlines()
-    assert lines[0].split() == ["NAME", "tiny-chat", "(bundled)"]
-    assert [line.split()[0] for line in lines] == ["NAME", "QUANT", "SIZE", "CTX", "MODIFIED"]
-    assert max(map(len, lines)) <= 40
+
+    def first_words(columns: int) -> list[list[str]]:
+        screen = BOLD.sub("", on_terminal(["list"], program_env, columns=columns))
+        assert max(map(len, screen.splitlines())) <= columns
+        return [line.split() for line in screen.splitlines()]
+
+    titles = ["NAME", "QUANT", "SIZE", "PARAMS", "CTX", "FITS", "MODIFIED", "ACCESSED"]
+    assert first_words(120)[0] == titles
+    assert first_words(40)[0] == ["NAME", "SIZE", "FITS"]
+    assert [words[0] for words in first_words(32)] == titles
+
+
+@pytest.mark.parametrize(
+    ("width", "titles"),
+    [
+        (28, ["NAME", "WEIGHT", "COLOURS", "RIPE"]),
+        (27, ["NAME", "COLOURS", "RIPE"]),
+        (20, ["NAME", "COLOURS", "RIPE"]),
+        (19, ["NAME", "RIPE"]),
+        (11, ["NAME", "RIPE"]),
+    ],
+)
+def test_as_many_spare_columns_are_left_out_as_must_go(
+    width: int, titles: list[str], on_screen: OnScreen
+) -> None:
+    lines = on_screen([Fruit("apple", 15, ("red",))], width)
+    assert lines[0].split() == titles
+    assert max(map(len, lines)) <= width
+
+
+def test_what_is_too_wide_without_them_too_is_a_block_of_lines_for_each_row(on_screen: OnScreen) -> None:
+    assert on_screen([Fruit("apple", 15, ("red",)), Fruit("fig", None)], 10) == [
+        "NAME     apple",
+        "WEIGHT   15 g",
+        "COLOURS  red",
+        "RIPE     yes",
+        "",
+        "NAME     fig",
+        "WEIGHT   -",
+        "COLOURS",
+        "RIPE     yes",
+    ]
 
 
 def test_rows_may_be_mappings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,3 +81,12 @@ def test_without_a_terminal_yes_is_needed(hub, capsys, tmp_path):
     assert run_command_line(["prune"]) == 2
     assert "add --yes" in capsys.readouterr().err
     assert len(snapshots(tmp_path)) == 2
+
+
+def test_a_broken_copy_stays_as_pull_completes_it(hub, capsys, tmp_path):
+    repo = tmp_path / "hub" / "models--ada--model"
+    weights = {path.resolve() for path in repo.glob("snapshots/*/model.safetensors")}
+    weights.pop().unlink()
+    assert run_command_line(["prune", "--yes"]) == 0
+    assert capsys.readouterr().out == "freed 0 B\n"
+    assert len(snapshots(tmp_path)) == 2

@@ -86,6 +86,15 @@ def test_a_dry_run_lists_files_sizes_and_verdict_and_fetches_no_weights(hub, cap
     assert not (tmp_path / "hub").exists()
 
 
+def test_a_dry_run_of_a_model_that_is_here_tells_the_verdict_too(hub, capsys):
+    run_command_line(["pull", "--quiet", "ada/model"])
+    capsys.readouterr()
+    assert run_command_line(["pull", "ada/model", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "to fetch: 0 B" in out
+    assert "fits here on the " in out
+
+
 def test_what_can_not_run_here_is_refused_before_the_download(hub, capsys, tmp_path):
     hub.add("ada/odd", repository({"architectures": ["MambaForCausalLM"]}))
     assert run_command_line(["pull", "ada/odd"]) == 5

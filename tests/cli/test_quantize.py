@@ -6,13 +6,16 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llmcli.cli.app import run_command_line
 from tests.conftest import RunProgram
+from tests.fake_hub import FakeHub, make_default, running_hub
 from tests.quantize.small_models import small_model
+from tests.repositories import AWQ, repository
 
 LAYERS = 8  # so many that a process is still busy with the next when a signal comes after one of them
 QUICK = [
@@ -72,6 +75,8 @@ def stop_after_layer(process: subprocess.Popen[str], layer: int, number: signal.
         (["dense", "-o", "out", "--calib-dataset", "c4"], 2, "default, or a file"),
         (["dense", "-o", "out", "--group-size", "64"], 5, "use --group-size 32"),
         (["dense", "-o", "dense"], 2, "overlap"),
+        (["dense", "-o", "."], 2, "overlap"),
+        (["ada/model", "--offline", "-o", "."], 2, "names no new folder"),
         (["dense", "-o", "out", "--skip", "proj", "-g", "32"], 2, "nothing to quantize"),
         (["dense", "-o", "out", "--grup-size", "64"], 2, "did you mean --group-size?"),
     ],
@@ -83,6 +88,38 @@ def test_what_is_wrong_is_said_and_nothing_is_left(folder, capsys, arguments, co
     assert said in err
     assert "Traceback" not in err
     assert [path.name for path in folder.iterdir()] == ["dense"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """The fake hub as this user's hub, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    with running_hub() as running:
+        make_default(running, tmp_path, monkeypatch)
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (AWQ, "ada/model is quantized already: AWQ in groups of 64"),
+        ({"architectures": ["MambaForCausalLM"]}, "ada/model/config.json: architecture"),
+        ({}, "which 4 bits in groups of 128 can not hold"),
+    ],
+)
+def test_what_can_not_be_quantized_is_not_fetched(hub, capsys, tmp_path, config, said) -> None:
+    hub.add("ada/model", repository(config))
+    assert run_command_line(["quantize", "ada/model", "-o", "out"]) == 5
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_taken_is_told_before_the_hub_is_asked(hub, capsys, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").touch()
+    assert run_command_line(["quantize", "ada/model", "-o", "out"]) == 2
+    assert "-o out is there already, and not empty" in capsys.readouterr().err
+    assert not hub.requests
 
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(folder, run_llmcli: RunProgram) -> None:

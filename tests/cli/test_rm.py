@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 
@@ -117,6 +118,32 @@ def test_a_download_of_which_no_revision_arrived_can_be_removed(hub, capsys, tmp
     assert out == "freed 100 KiB\n"
     assert "ada/half unfinished download  100 KiB" in err
     assert not blobs.parent.exists()
+
+
+def test_a_broken_copy_can_be_removed(hub, capsys, tmp_path):
+    repo = tmp_path / "hub" / "models--ada--model"
+    [weights] = {path.resolve() for path in repo.glob("snapshots/*/model.safetensors")}
+    weights.unlink()
+    assert run_command_line(["list", "--all", "--filter", "name=ada/*"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[:2] == ["ada/model", "broken"]
+    assert run_command_line(["rm", "ada/model", "--yes"]) == 0
+    assert "ada/model broken copy  " in capsys.readouterr().err
+    assert not repo.exists()
+
+
+def test_what_the_file_system_does_not_let_go_is_told(hub, capsys, monkeypatch):
+    """The hub's client warns of it, and goes on as if all were well."""
+
+    def refuse(path: object, *more: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    assert run_command_line(["rm", "ada/model", "--yes"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "could not delete " in err
+    assert "models--ada--model: Permission denied" in err
+    assert "Traceback" not in err
 
 
 def test_a_glob_stands_for_all_that_match(hub, capsys):

@@ -251,9 +251,18 @@ def test_a_licence_without_a_file_is_told_by_its_name(hub, capsys):
     assert capsys.readouterr().out == "apache-2.0\n"
 
 
-def test_two_parts_at_once_exclude_each_other(hub, capsys):
-    assert run_command_line(["show", "ada/awq", "--template", "--config"]) == 2
-    assert "--template and --config exclude each other" in capsys.readouterr().err
+@pytest.mark.parametrize("options", [("--template", "--config"), ("--json", "--template")])
+def test_two_parts_at_once_exclude_each_other(hub, capsys, options):
+    assert run_command_line(["show", "ada/awq", *options]) == 2
+    assert f"{options[0]} and {options[1]} exclude each other" in capsys.readouterr().err
+
+
+def test_the_variable_that_other_programs_name_a_file_of_settings_by_is_no_wish_for_config_json(
+    capsys, monkeypatch
+):
+    monkeypatch.setenv("LLMCLI_CONFIG", "/etc/llmcli.toml")
+    assert run_command_line(["show", "tiny-chat"]) == 0
+    assert capsys.readouterr().out.startswith("model ")
 
 
 @pytest.mark.parametrize(

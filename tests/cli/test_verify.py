@@ -42,9 +42,19 @@ def test_damage_is_told_with_both_hashes_and_ends_with_code_3(hub, capsys, tmp_p
     out, err = capsys.readouterr()
     assert out == "ada/dense: 5 files are right\nbob/awq: 1 of 5 files damaged\n"
     assert "bob/awq: model.safetensors is damaged: its sha256 is " in err
-    assert "1 of 10 files were damaged, and are removed" in err
+    assert "1 of 2 models are damaged: bob/awq" in err
+    assert "llmcli pull bob/awq fetches what is missing" in err
     assert run_command_line(["pull", "--quiet", "bob/awq"]) == 0
     assert run_command_line(["verify", "bob/awq"]) == 0
+
+
+def test_a_copy_that_lacks_files_is_told_and_pull_completes_it(hub, capsys, tmp_path):
+    [weights] = (tmp_path / "hub" / "models--bob--awq").glob("snapshots/*/model.safetensors")
+    weights.resolve().unlink()
+    assert run_command_line(["verify"]) == 3
+    assert capsys.readouterr().out == "ada/dense: 5 files are right\nbob/awq: files are missing\n"
+    assert run_command_line(["pull", "--quiet", "bob/awq"]) == 0
+    assert run_command_line(["verify"]) == 0
 
 
 def test_only_the_named_models_are_checked(hub, capsys, tmp_path):

@@ -116,6 +116,14 @@ def test_a_shard_that_is_no_safetensors_is_found_out_without_fetching_it(hub, se
         read_checkpoint(folder)
 
 
+def test_an_error_names_the_model_in_place_of_the_folder(hub, settings):
+    hub.add("ada/model", repository() | {"model.safetensors": b"123"})
+    with pytest.raises(CheckpointError) as caught, outline(list_remote(ID, settings), settings) as folder:
+        read_checkpoint(folder)
+    assert "ada/model/model.safetensors has 3 bytes" in caught.value.what
+    assert str(folder) not in str(caught.value)
+
+
 def test_a_gated_model_is_told_before_anything_is_fetched(hub, settings):
     hub.add("ada/model", repository())
     hub.repos["ada/model"].gated = frozenset({"hf_good"})

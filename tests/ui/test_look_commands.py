@@ -6,7 +6,6 @@ import pytest
 
 from llmcli.errors import LLMCliError
 from llmcli.hub.models import LocalModel
-from llmcli.ui.license import find_license
 from tests.ui.fake_engine import Chat, FakeEngine, Script
 from tests.ui.test_session import run
 
@@ -66,12 +65,6 @@ def test_show_says_what_the_model_does_not_bring() -> None:
     assert "fake has no chat template" in chat.notes
     assert "fake brings no licence" in chat.notes
     assert "fake brings no sampling defaults" in chat.notes
-
-
-def test_the_licence_is_named_in_the_head_of_the_readme(tmp_path: Path) -> None:
-    assert find_license(tmp_path) is None
-    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\nlicense: none of this\n")
-    assert find_license(tmp_path) == "apache-2.0"
 
 
 def test_logprobs_show_the_alternatives_of_each_token() -> None:

@@ -11,20 +11,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmcli.config import EngineConfig
+from llmcli.config import EngineConfig, ModelFacts
 from llmcli.errors import LLMCliError
 from llmcli.gpu_facts import GpuFacts, NoGpu
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.health import HubAnswer, ask_hub, check_access, has_saved_login, read_cache_health
+from llmcli.hub.outline import outline
+from llmcli.hub.remote import list_remote
 from llmcli.hub.settings import HubSettings, hub_settings
 from llmcli.jobs.doctor import compute, model, network, processor, smoke, software, storage
 from llmcli.jobs.doctor.check import Check, Finding, Once, skipped
 from llmcli.jobs.doctor.child import call_apart
 from llmcli.jobs.doctor.terminal import TerminalFacts, check_terminal
+from llmcli.model.facts import read_model_facts
 from llmcli.model.spec import ModelSpec, read_model_spec
 from llmcli.runtime import self_test
 
 HUB_TIMEOUT_S = 5.0
+OUTLINE_LIMIT_S = 60  # headers of some dozen files
 TORCH_LIMIT_S = 60  # a first import from a slow disk, and a GPU that wakes up
 KERNELS_LIMIT_S = 120  # a first compilation
 SMOKE_LIMIT_S = 600  # a large model from a slow disk
@@ -42,6 +46,7 @@ class Question:
         model, revision: as typed; None for the machine alone.
         config: engine options for the model.
         smoke: whether to let it answer.
+        config_files: what came of reading them.
     """
 
     environment: Mapping[str, str]
@@ -51,6 +56,16 @@ class Question:
     revision: str | None = None
     config: EngineConfig = dataclasses.field(default_factory=EngineConfig)
     smoke: bool = False
+    config_files: storage.ConfigFiles = dataclasses.field(default_factory=storage.ConfigFiles)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlined:
+    """What the settings and the headers of a model on the hub tell; `weights` is what the check of them found."""
+
+    spec: ModelSpec
+    facts: ModelFacts
+    weights: Finding
 
 
 class Checklist:
@@ -63,8 +78,10 @@ class Checklist:
         self._answer = Once(lambda: ask_hub(self._settings()))
         self._torch = Once(lambda: call_apart(self_test.torch_facts, limit_s=TORCH_LIMIT_S))
         self._place = Once(self._find_place)
-        self._spec = Once(lambda: read_model_spec(self._folder()))
-        self._weights = Once(lambda: self._of_model(lambda folder, spec: model.check_files(folder)))
+        self._refusal = Once(self._ask_access)
+        self._outlined = Once(self._read_outline)
+        self._spec = Once(self._read_spec)
+        self._weights = Once(lambda: self._of_model(self._check_weights))
         self._planned = Once(lambda: _after(self._weights, lambda: self._of_model(self._plan)))
 
     def checks(self) -> list[Check]:
@@ -87,8 +104,9 @@ class Checklist:
         ]
 
     def _disks(self) -> list[Check]:
+        question = self._question
         return [
-            Check("configuration", _configuration),
+            Check("configuration", lambda: storage.check_config_files(question.config_files)),
             Check("folders", lambda: storage.check_folders(self._folders())),
             Check("disk", lambda: storage.check_disk(storage.read_disk(self._settings().cache_dir))),
             Check("model cache", lambda: storage.check_cache(read_cache_health(self._settings().cache_dir))),
@@ -108,12 +126,9 @@ class Checklist:
         checks = [
             Check("model", lambda: model.check_place(self._place())),
             Check("access", self._access, 2 * HUB_TIMEOUT_S + GRACE_S),
-            Check(
-                "config.json",
-                lambda: self._of_model(lambda folder, spec: model.check_config(spec), asks=True),
-            ),
+            Check("config.json", lambda: self._of_model(model.check_config, asks=True), OUTLINE_LIMIT_S),
             Check("weights", self._weights),
-            Check("tokenizer", lambda: self._of_model(model.check_tokenizer), 60.0),
+            Check("tokenizer", lambda: self._of_files(model.check_tokenizer), 60.0),
             Check("plan", self._planned, TORCH_LIMIT_S + GRACE_S),
         ]
         if self._question.smoke:
@@ -201,20 +216,36 @@ class Checklist:
         answer: HubAnswer = self._answer()
         if answer.error is not None:
             return skipped("the hub does not answer")
-        error = None
+        return network.check_model_access(str(hub_id), self._refusal(), answer.account)
+
+    def _ask_access(self) -> LLMCliError | None:
+        hub_id = self._place().hub_id
+        assert hub_id is not None
         try:
             check_access(hub_id, self._settings())
         except LLMCliError as refused:
-            error = refused
-        return network.check_model_access(str(hub_id), error, answer.account)
+            return refused
+        return None
 
-    def _folder(self) -> Path:
+    def _read_outline(self) -> _Outlined:
+        hub_id, settings = self._place().hub_id, self._settings()
+        assert hub_id is not None
+        with outline(list_remote(hub_id, settings), settings) as folder:
+            spec = read_model_spec(folder)
+            return _Outlined(spec, read_model_facts(folder, spec), model.check_files(folder))
+
+    def _read_spec(self) -> ModelSpec:
         local = self._place().local
-        assert local is not None
-        return local.path
+        return read_model_spec(local.path) if local else self._outlined().spec
 
-    def _of_model(self, look: Callable[[Path, ModelSpec], Finding], *, asks: bool = False) -> Finding:
-        """The finding of a check that needs a model which is here and whose config.json can be read.
+    def _out_of_reach(self) -> str:
+        """Why nothing can be told of a model that is not here; empty where its outline can be read."""
+        if network.not_asked(self._network()) is not None or self._answer().error is not None:
+            return "the model is not here yet"
+        return "see above" if self._refusal() else ""
+
+    def _of_model(self, look: Callable[[ModelSpec], Finding], *, asks: bool = False) -> Finding:
+        """The finding of a check that needs a model, here or on the hub, whose config.json can be used.
 
         Args:
             asks: whether this is the check that tells of a config.json that can not.
@@ -223,28 +254,40 @@ class Checklist:
             place = self._place()
         except LLMCliError:
             return skipped("there is no such model")
-        if place.local is None:
-            return skipped("the model is not here yet")
+        if place.local is None and (why := self._out_of_reach()):
+            return skipped(why)
         try:
             spec = self._spec()
         except LLMCliError:
             if asks:
                 raise
             return skipped("config.json can not be used")
-        return look(place.local.path, spec)
+        return look(spec)
 
-    def _plan(self, folder: Path, spec: ModelSpec) -> Finding:
-        config = self._question.config
-        if config.wanted_device == "cpu":
-            return model.check_plan(folder, spec, config, read_hardware_facts())
+    def _of_files(self, look: Callable[[Path, ModelSpec], Finding]) -> Finding:
+        """The finding of a check that needs all files of the model."""
+
+        def with_files(spec: ModelSpec) -> Finding:
+            local = self._place().local
+            return look(local.path, spec) if local else skipped("the model is not here yet")
+
+        return self._of_model(with_files)
+
+    def _check_weights(self, spec: ModelSpec) -> Finding:
+        local = self._place().local
+        return model.check_files(local.path) if local else self._outlined().weights
+
+    def _plan(self, spec: ModelSpec) -> Finding:
+        config, local = self._question.config, self._place().local
         try:
-            gpu = self._gpu()
+            gpu = None if config.wanted_device == "cpu" else self._gpu()
         except LLMCliError:
             return skipped("torch or the GPU does not work; --device cpu plans without a GPU")
-        return model.check_plan(folder, spec, config, read_hardware_facts(gpu))
+        facts = read_model_facts(local.path, spec) if local else self._outlined().facts
+        return model.check_plan(facts, config, read_hardware_facts(gpu))
 
     def _answers(self) -> Finding:
-        return self._of_model(self._smoke)
+        return self._of_files(self._smoke)
 
     def _smoke(self, folder: Path, spec: ModelSpec) -> Finding:
         options = dataclasses.asdict(self._question.config)
@@ -262,11 +305,3 @@ def _after(earlier: Once[Finding], look: Callable[[], Finding]) -> Finding:
     except LLMCliError:
         return skipped("see above")
     return finding if finding.status == "skip" else look()
-
-
-def _configuration() -> Finding:
-    import platformdirs
-
-    user = Path(platformdirs.user_config_dir("llmcli", appauthor=False)) / "config.toml"
-    paths = [user, Path("llmcli.toml").absolute()]
-    return storage.check_config_files(storage.read_config_files(paths), paths)

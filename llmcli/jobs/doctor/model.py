@@ -1,6 +1,7 @@
 """One model: where it is, whether its files can be used, and how it would run here.
 
-Reads names, JSON files, headers and the tokenizer; weights are read by the smoke test only, in another process.
+Reads names, JSON files, headers and the tokenizer; weights are read by the smoke test only, in another process. A model
+that is on the hub is judged by its outline, as `llmcli pull` does.
 """
 
 from collections.abc import Mapping
@@ -8,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmcli.config import EngineConfig, HardwareFacts, ResolvedConfig, human_bytes
+from llmcli.config import EngineConfig, HardwareFacts, ModelFacts, ResolvedConfig, human_bytes
 from llmcli.errors import LLMCliError, quote
+from llmcli.fit import Way, explained, judge, remedies, verdict
 from llmcli.hub.models import LocalModel, find_local
 from llmcli.hub.names import HubId
 from llmcli.hub.settings import HubSettings
 from llmcli.jobs.doctor.check import Finding, failed, passed, warned
 from llmcli.model.checkpoint import read_checkpoint
-from llmcli.model.facts import read_model_facts
 from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import ModelSpec
-from llmcli.plan import resolve
 
 HELLO = {"role": "user", "content": "Hello"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -151,27 +151,29 @@ def check_tokenizer(folder: Path, spec: ModelSpec) -> Finding:
     return passed(f"{found}; the chat template works and {system}", *details, *warnings)
 
 
-def check_plan(folder: Path, spec: ModelSpec, config: EngineConfig, hardware: HardwareFacts) -> Finding:
+def check_plan(facts: ModelFacts, config: EngineConfig, hardware: HardwareFacts) -> Finding:
     """It fits, with the whole context that it is made for.
 
     Raises:
-        DoesNotFitError, DeviceUnavailableError, UsageError: see `plan.resolve`.
+        DoesNotFitError, DeviceUnavailableError, UsageError: see `plan.resolve`; the first names what would fit.
     """
-    plan = resolve(config, read_model_facts(folder, spec), hardware)
-    free = plan.gpu.free_memory if plan.gpu else hardware.free_memory
-    where = plan.gpu.name if plan.gpu else "the CPU"
-    found = f"runs on {where}: {plan.memory_sum()}, {human_bytes(free)} are free"
-    details = plan_lines(plan)
-    if config.max_model_len is None and plan.max_model_len < spec.max_position:
-        longer = (
-            "--kv-cache-dtype int8 holds about twice the tokens" if config.kv_cache_dtype == "auto" else ""
-        )
-        return warned(
-            f"{found}; a context of {plan.max_model_len:,} of {spec.max_position:,} tokens",
-            "; ".join(filter(None, ("close other programs, or raise --kv-cache-memory", longer))),
-            *details,
-        )
-    return passed(found, *details)
+    fit = judge(config, facts, hardware)
+    if fit.plan is None:
+        assert fit.error is not None
+        raise explained(fit.error, fit)
+    found, others = verdict(fit)[0], [way for way in fit.ways if way.options]
+    details = (*plan_lines(fit.plan), *map(_way_line, others))
+    if fit.is_whole:
+        return passed(found, *details)
+    more_room = "raise --kv-cache-memory" if config.kv_cache_memory else "close other programs"
+    return warned(found, "; ".join([*remedies(fit), more_room]), *details)
+
+
+def _way_line(way: Way) -> str:
+    """Another way to run it, with what would fit."""
+    if not way.context:
+        return f"{way.options}: does not fit"
+    return f"{way.options}: context {way.context:,}, {way.sequences:,} such sequences at once"
 
 
 def plan_lines(plan: ResolvedConfig) -> tuple[str, ...]:

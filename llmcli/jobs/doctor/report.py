@@ -52,8 +52,9 @@ SHOWN_VARIABLES = (
 # Of these it matters whether they are set; their values are nobody's business.
 NAMED_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 HIDDEN = "***"
+SECRET_NAME = re.compile("TOKEN(?!S|I)|SECRET|PASSWORD|API_KEY")  # not MAX_TOKENS, not TOKENIZERS_…
 SECRETS = (
-    re.compile(r"\b(?:hf|api_org|sk|ghp|gho|glpat)[_-][A-Za-z0-9_-]{8,}"),
+    re.compile(r"\b(?:hf_|api_org_|sk-|ghp_|gho_|glpat-)[A-Za-z0-9_-]{8,}"),
     re.compile(r"(?<=//)[^/@\s]+(?=@)"),  # user and password of an address
     re.compile(r"(?<=Bearer )\S+"),
     re.compile(r"(?<=of account )\S+|(?<=fetched by )\S+|(?<=account )'?\S+(?= has no access)"),
@@ -118,7 +119,7 @@ def as_report(
 def redact(text: str, home: Path, environment: Mapping[str, str]) -> str:
     """`text` without tokens, passwords, account names, and with ~ in the place of the home folder."""
     for name, value in environment.items():
-        if re.search("TOKEN|SECRET|PASSWORD|API_KEY", name) and len(value) >= 6:
+        if SECRET_NAME.search(name) and len(value) >= 6:
             text = text.replace(value, HIDDEN)
     for secret in SECRETS:
         text = secret.sub(HIDDEN, text)

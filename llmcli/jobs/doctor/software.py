@@ -19,13 +19,17 @@ NEEDED = {
     "tokenizers": ">=0.21",
     "jinja2": ">=3.1.6",
     "huggingface_hub": ">=1.31,<3",
+    "httpx2": ">=2.0,<3",
     "filelock": ">=3.12",
     "packaging": ">=23",
     "typer": ">=0.20",
     "rich": ">=13.9",
+    "markdown-it-py": ">=3.0",
+    "pygments": ">=2.17",
     "prompt_toolkit": ">=3.0.48",
     "psutil": ">=6.0",
     "platformdirs": ">=4.2",
+    "tomlkit": ">=0.13",
 }
 # Nothing is wrong without these; one that is there has to be of a version that works.
 OPTIONAL = {"transformers": ">=5.0,<6", "triton": ">=3.6", "llvmlite": ">=0.44"}

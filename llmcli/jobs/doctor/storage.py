@@ -2,15 +2,14 @@
 
 import os
 import shutil
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmcli.config import GIB, human_bytes
-from llmcli.errors import quote
+from llmcli.errors import LLMCliError, quote
 from llmcli.hub.health import CacheHealth
-from llmcli.jobs.doctor.check import Finding, failed, passed, warned
+from llmcli.jobs.doctor.check import Finding, failed, failed_by, passed, warned
 
 LEAST_DISK = GIB
 LITTLE_DISK = 10 * GIB  # two or three 7B models in 4 bits
@@ -126,35 +125,38 @@ def _closed(top: Path, file: Path) -> bool:
     return any(not folder.stat().st_mode & 0o011 for folder in between)
 
 
-def read_config_files(paths: Sequence[Path]) -> dict[Path, str]:
-    """Each file that exists, and what is wrong with it; empty where nothing is."""
-    problems: dict[Path, str] = {}
-    for path in paths:
-        try:
-            with open(path, "rb") as file:
-                tomllib.load(file)
-            problems[path] = ""
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problems[path] = error.strerror or str(error)
-        except ValueError as error:  # not TOML, or not UTF-8
-            problems[path] = str(error)
-    return problems
+@dataclass(frozen=True, slots=True)
+class ConfigFiles:
+    """The configuration files, as they were found when the command line was read.
+
+    Attributes:
+        places: where they are, or would be.
+        error: why they can not be used; None where they can.
+    """
+
+    places: tuple[Path, ...] = ()
+    error: Exception | None = None
 
 
-def check_config_files(problems: Mapping[Path, str], looked_at: Sequence[Path]) -> Finding:
-    """Those that exist can be read."""
-    shown = ", ".join(quote(str(path)) for path in problems)
-    wrong = {path: problem for path, problem in problems.items() if problem}
-    if wrong:
-        path, problem = next(iter(wrong.items()))
-        return failed(
-            f"{quote(str(path))}: {quote(problem)}", "correct it, or move it away: no command reads past it"
+def check_config_files(files: ConfigFiles) -> Finding:
+    """Those that exist hold what options take.
+
+    Raises:
+        Exception: they could not be looked for.
+    """
+    if isinstance(files.error, LLMCliError):
+        finding = failed_by(files.error)
+        details = (
+            *finding.details,
+            "a command that needs it stops with this error; here built-in values are used",
         )
-    if not problems:
-        return passed("none, built-in values are used", *(quote(str(path)) for path in looked_at))
-    return passed(shown)
+        return failed(finding.found, finding.fix or "correct it, or move the file away", *details)
+    if files.error is not None:
+        raise files.error
+    there = [quote(str(path)) for path in files.places if path.is_file()]
+    if there:
+        return passed(", ".join(there))
+    return passed("none, built-in values are used", *(quote(str(path)) for path in files.places))
 
 
 def _existing(path: Path) -> Path:

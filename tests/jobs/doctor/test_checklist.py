@@ -12,6 +12,7 @@ from llmcli.jobs.doctor.check import Finding, run_check
 from llmcli.jobs.doctor.checklist import Checklist, Question
 from llmcli.jobs.doctor.terminal import TerminalFacts
 from tests.fake_hub import FakeHub, make_default, running_hub
+from tests.repositories import repository
 from tests.tiny_models import tiny_chat_model
 
 TERMINAL = TerminalFacts(on_terminal=(), columns=80, rows=24, encoding="utf-8", environment={})
@@ -160,3 +161,39 @@ def test_without_an_answer_of_the_hub_access_is_not_asked(
     assert found["hub"].status == "fail"
     assert "refused the connection" in found["hub"].found
     assert found["access"].found == "not checked: the hub does not answer"
+
+
+def test_a_model_that_is_on_the_hub_is_judged_by_its_outline(
+    ask: Callable[..., Findings], hub: FakeHub
+) -> None:
+    hub.add("ada/model", repository())
+    found = ask(*MODEL_CHECKS, model="ada/model", offline=False)
+    assert {name: finding.status for name, finding in found.items()} == {
+        "model": "warn",
+        "access": "pass",
+        "config.json": "pass",
+        "weights": "pass",
+        "tokenizer": "skip",
+        "plan": "pass",
+    }
+    assert found["config.json"].found == "LlamaForCausalLM, bfloat16"
+    assert "context 4,096 tokens" in found["plan"].found
+    assert all(last is not None for _, last in hub.ranges("model.safetensors"))
+
+
+def test_a_model_on_the_hub_that_is_not_supported_is_told_by_its_name(
+    ask: Callable[..., Findings], hub: FakeHub
+) -> None:
+    hub.add("ada/odd", repository({"architectures": ["MambaForCausalLM"]}))
+    found = ask(*MODEL_CHECKS, model="ada/odd", offline=False)
+    assert found["config.json"].status == "fail"
+    assert found["config.json"].found.startswith('ada/odd/config.json: architecture ["MambaForCausalLM"]')
+    assert found["plan"].found == "not checked: config.json can not be used"
+
+
+def test_a_model_that_the_hub_does_not_give_is_told_once(ask: Callable[..., Findings], hub: FakeHub) -> None:
+    hub.add("ada/model", repository())
+    hub.repos["ada/model"].gated = frozenset({"hf_good"})
+    found = ask(*MODEL_CHECKS, model="ada/model", offline=False)
+    assert found["access"].status == "fail"
+    assert {found[name].found for name in ("config.json", "weights", "plan")} == {"not checked: see above"}

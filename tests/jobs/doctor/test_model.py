@@ -1,6 +1,7 @@
 """One model: where it is, what its files are worth, and how it would run."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from llmcli.jobs.doctor.model import (
     find_place,
 )
 from llmcli.jobs.doctor.smoke import NUM_TOKENS, generate
+from llmcli.model.facts import read_model_facts
 from llmcli.model.spec import read_model_spec
 from tests.tiny_models import tiny_chat_model
 
 BUNDLED = bundled_model().path
+FACTS = read_model_facts(BUNDLED)
 MACHINE = HardwareFacts(
     total_memory=16 * GIB,
     free_memory=8 * GIB,
@@ -138,32 +141,34 @@ def test_a_tokenizer_of_another_model_fails(tiny: Path) -> None:
 
 
 def test_a_model_that_fits_tells_where_it_runs_and_why_each_value_is_what_it_is() -> None:
-    finding = check_plan(BUNDLED, read_model_spec(BUNDLED), EngineConfig(), MACHINE)
+    finding = check_plan(FACTS, EngineConfig(), MACHINE)
     assert finding.status == "pass"
-    assert finding.found.startswith("runs on the CPU: weights ")
-    assert "8.0 GiB are free" in finding.found
+    assert finding.found.startswith("fits here on the CPU: weights ")
+    assert " of 8.0 GiB free; context 1,024 tokens, " in finding.found
     assert "device: cpu (no NVIDIA driver was found)" in finding.details
     assert "threads: 1 (the model is too small for more to pay)" in finding.details
     assert "context: 1,024 (the model's)" in finding.details
 
 
-def test_a_model_that_fits_on_the_gpu_says_so() -> None:
-    finding = check_plan(BUNDLED, read_model_spec(BUNDLED), EngineConfig(), replace(MACHINE, gpu=H200))
-    assert finding.found.startswith("runs on NVIDIA H200: ")
-    assert "139 GiB are free" in finding.found
+def test_a_model_that_fits_on_the_gpu_says_so_and_what_the_cpu_could_do() -> None:
+    finding = check_plan(FACTS, EngineConfig(), replace(MACHINE, gpu=H200))
+    assert finding.found.startswith("fits here on the GPU: ")
+    assert "device: cuda (NVIDIA H200)" in finding.details
+    assert finding.details[-1].startswith("--device cpu: context 1,024, ")
 
 
-def test_a_model_that_fits_with_a_shorter_context_is_a_warning() -> None:
-    spec = read_model_spec(BUNDLED)
-    finding = check_plan(BUNDLED, spec, EngineConfig(kv_cache_memory=MIB), MACHINE)
+def test_a_model_that_fits_with_a_shorter_context_is_a_warning_with_what_holds_more() -> None:
+    finding = check_plan(FACTS, EngineConfig(kv_cache_memory=MIB), MACHINE)
     assert finding.status == "warn"
-    assert f"of {spec.max_position:,} tokens" in finding.found
-    assert "--kv-cache-dtype int8" in finding.fix
+    assert " of 1,024 tokens, " in finding.found
+    more = re.fullmatch(r"--kv-cache-dtype int8 gives ([\d,]+) tokens; raise --kv-cache-memory", finding.fix)
+    assert more is not None
+    assert finding.details[-1].startswith(f"--kv-cache-dtype int8: context {more[1]}, ")
 
 
 def test_a_model_that_does_not_fit_is_the_error_of_every_command() -> None:
     with pytest.raises(DoesNotFitError, match="does not fit"):
-        check_plan(BUNDLED, read_model_spec(BUNDLED), EngineConfig(), replace(MACHINE, free_memory=MIB))
+        check_plan(FACTS, EngineConfig(), replace(MACHINE, free_memory=MIB))
 
 
 def test_the_smoke_test_generates_what_greedy_decoding_does() -> None:

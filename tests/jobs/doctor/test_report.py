@@ -81,6 +81,7 @@ def test_a_report_has_results_details_and_allowed_variables_only() -> None:
         ("/home/ada/models, /home/adam", "~/models, /home/adam"),
         ("/scratch/ada/cache", "/scratch/***/cache"),
         ("the model hf_x", "the model hf_x"),
+        ("hf-internal-testing/tiny", "hf-internal-testing/tiny"),
     ],
 )
 def test_secrets_are_taken_out(text: str, clean: str) -> None:
@@ -88,8 +89,8 @@ def test_secrets_are_taken_out(text: str, clean: str) -> None:
 
 
 def test_the_value_of_a_secret_variable_is_taken_out_wherever_it_is() -> None:
-    environment = {"MY_API_KEY": "correct-horse", "SOME_TOKEN": "no"}
-    assert redact("key correct-horse, no", HOME, environment) == "key ***, no"
+    environment = {"MY_API_KEY": "correct-horse", "SOME_TOKEN": "no", "LLMCLI_MAX_TOKENS": "131072"}
+    assert redact("key correct-horse, no, 131072", HOME, environment) == "key ***, no, 131072"
 
 
 def test_the_home_folder_is_shortened_only_where_it_is_one() -> None:

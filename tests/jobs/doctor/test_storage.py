@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from llmcli.config import GIB, MIB
+from llmcli.errors import UsageError
 from llmcli.hub.health import CacheHealth
 from llmcli.jobs.doctor.storage import (
+    ConfigFiles,
     DiskFacts,
     check_cache,
     check_config_files,
     check_disk,
     check_folders,
-    read_config_files,
     read_disk,
     read_folder,
 )
@@ -104,28 +105,28 @@ def test_a_folder_that_lets_nobody_in_hides_what_is_in_it(tmp_path: Path) -> Non
 
 
 def test_without_configuration_files_the_places_are_named(tmp_path: Path) -> None:
-    paths = [tmp_path / "config.toml", tmp_path / "llmcli.toml"]
-    finding = check_config_files(read_config_files(paths), paths)
+    paths = (tmp_path / "config.toml", tmp_path / "llmcli.toml")
+    finding = check_config_files(ConfigFiles(paths))
     assert (finding.status, finding.details) == ("pass", tuple(map(str, paths)))
 
 
-def test_a_configuration_file_that_can_be_read_passes(tmp_path: Path) -> None:
-    path = tmp_path / "config.toml"
-    path.write_text("[defaults]\ntemperature = 0.7\n")
-    finding = check_config_files(read_config_files([path]), [path])
-    assert (finding.status, finding.found) == ("pass", str(path))
+def test_a_configuration_file_that_can_be_used_passes(tmp_path: Path) -> None:
+    paths = (tmp_path / "config.toml", tmp_path / "llmcli.toml")
+    paths[1].touch()
+    finding = check_config_files(ConfigFiles(paths))
+    assert (finding.status, finding.found) == ("pass", str(paths[1]))
 
 
-@pytest.mark.parametrize("content", [b"temperature = \n", b"\xff\xfe", b"a = 1\na = 2\n"])
-def test_a_broken_configuration_file_fails_with_the_place(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "config.toml"
-    path.write_bytes(content)
-    finding = check_config_files(read_config_files([path]), [path])
-    assert finding.status == "fail"
-    assert finding.found.startswith(f"{path}: ")
+@pytest.mark.parametrize(
+    ("fix", "told"), [("leave one", "leave one"), ("", "correct it, or move the file away")]
+)
+def test_files_that_can_not_be_used_fail_with_what_helps(fix: str, told: str) -> None:
+    error = UsageError("seed is set twice in x.toml", why="the value comes from x.toml", fix=fix)
+    finding = check_config_files(ConfigFiles(error=error))
+    assert (finding.status, finding.found, finding.fix) == ("fail", error.what, told)
+    assert finding.details[0] == error.why
 
 
-def test_a_configuration_file_that_is_a_folder_fails(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").mkdir()
-    paths = [tmp_path / "config.toml"]
-    assert check_config_files(read_config_files(paths), paths).status == "fail"
+def test_files_that_could_not_be_looked_for_are_an_error_of_the_check() -> None:
+    with pytest.raises(ImportError, match="broken"):
+        check_config_files(ConfigFiles(error=ImportError("platformdirs is broken")))
