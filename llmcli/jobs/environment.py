@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli import __version__
 from llmcli.gpu_facts import GpuFacts
-from llmcli.hardware import read_hardware_facts
+from llmcli.hardware import cpu_name, read_hardware_facts
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -112,23 +112,3 @@ def _cpu_mhz() -> float | None:
         frequency = psutil.cpu_freq()
         return round(frequency.current) if frequency else None
     return None
-
-
-def cpu_name() -> str:
-    """The processor's name, and the vector extensions that matter here."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    known = set(fields.get("flags", "").split())
-    names = {
-        "avx2": "AVX2",
-        "avx512f": "AVX-512",
-        "avx512_vnni": "VNNI",
-        "avx512_bf16": "BF16",
-        "amx_tile": "AMX",
-    }
-    found = ", ".join(shown for flag, shown in names.items() if flag in known)
-    return f"{fields.get('model name', platform.machine())}" + (f" ({found})" if found else "")

@@ -10,8 +10,9 @@ from llmcli.config import EngineConfig
 from llmcli.engine.build import build_engine
 from llmcli.engine.engine import Engine
 from llmcli.gpu_facts import GpuFacts
+from llmcli.hardware import cpu_name
 from llmcli.hub.models import resolve_model
-from llmcli.jobs.environment import cpu_name, environment, machine
+from llmcli.jobs.environment import environment, machine
 from tests.tiny_models import tiny_chat_model
 
 
