@@ -115,7 +115,7 @@ def _works(
         counter = load_tokenizer(found.path)
     if plan.path is None:
         return random_texts(plan, counter)
-    return read_dataset(plan, tuple(filter(None, (server.served_model,))) or ("",), counter)
+    return read_dataset(plan, counter)
 
 
 class _Keeper:

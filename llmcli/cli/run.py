@@ -78,7 +78,7 @@ def run(
             stack.enter_context(output)
         earlier = output.finished if output is not None and output.finished.num_records else None
         validation = file.validate(rules, earlier)
-        validation.check(file.name, prompts.max_bad(validation.num_requests))
+        prompts.check_lines(file.name, validation)
         if output is not None and not results.force:
             output.check(file.name)
         command = resume_command(sys.argv[1:], from_pipe=file.name == "standard input")

@@ -82,7 +82,7 @@ class Validation:
     kinds: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
 
-    def check(self, name: str, max_bad: int = 0) -> None:
+    def check(self, name: str, max_bad: int = 0, *, fix: str = "correct them") -> None:
         """Raise a UsageError that lists the bad lines, if there are more than `max_bad`."""
         if self.num_bad <= max_bad:
             return
@@ -91,7 +91,7 @@ class Validation:
         raise UsageError(
             f"{quote(name)} has {lines} of {self.num_requests}{shown}",
             why="\n".join(str(bad) for bad in self.bad),
-            fix="correct them, or run the others with --skip-invalid",
+            fix=fix,
         )
 
     def describe_mixture(self) -> str | None:
