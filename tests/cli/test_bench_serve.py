@@ -43,6 +43,15 @@ def test_the_result_has_vllms_keys(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["requests_counted_by_guess"] == 0
 
 
+def test_your_default_model_is_no_name_at_the_server(
+    user_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_file.write_text("model = 'org/name'\n")
+    with serving(Script()) as script:
+        serve(script, capsys)
+    assert {body["model"] for _, _, body in script.asked} == {"first-model"}
+
+
 def test_people_see_the_four_times_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Script()) as script:
         out, err = serve(script, capsys)

@@ -311,3 +311,19 @@ def test_prompts_can_be_typed(folder: Path) -> None:
     command = ["run", "--prompt", "one", "--prompt", "two", "-o", "out.jsonl", "-n", "2", "-q"]
     assert run_command_line(command) == 0
     assert sorted(record["index"] for record in records(folder)) == [0, 1]
+
+
+def test_a_model_that_lines_name_goes_before_a_default_and_one_that_is_typed_before_both(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLMCLI_MODEL", "no/such")
+    Path("in.jsonl").write_text('{"prompt": "hi", "model": "tiny-chat"}\n')
+    command = ["run", "in.jsonl", "-n", "2", "-q", "--offline"]
+    assert run_command_line(command) == 0
+    Path("in.jsonl").write_text('{"prompt": "hi"}\n')
+    assert run_command_line(command) == 4
+    capsys.readouterr()
+    Path("in.jsonl").write_text('{"prompt": "hi", "model": "org/other"}\n')
+    assert "model 'org/other' is not the one of this run, 'tiny-chat'" in refused(
+        ["in.jsonl", "-m", "tiny-chat"], capsys
+    )
