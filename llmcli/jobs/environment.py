@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from llmcli import __version__
 from llmcli.gpu_facts import GpuFacts
 from llmcli.hardware import cpu_name, read_hardware_facts
+from llmcli.model.checkpoint import read_checkpoint
+from llmcli.model.parameters import count_parameters
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -51,6 +53,7 @@ def environment(engine: "Engine") -> dict[str, Any]:
         "model": engine.model.name,
         "revision": engine.model.revision,
         "architecture": spec.architecture,
+        "parameters": count_parameters(read_checkpoint(engine.model.path), spec),
         "quantization": "awq" if spec.quantization else None,
         "dtype": config.dtype,
         "kv_cache_dtype": config.kv_cache_dtype,

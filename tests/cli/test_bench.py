@@ -111,7 +111,7 @@ def test_markdown_has_llama_benchs_columns(
     assert bench(folder, monkeypatch, "-o", "md") == 0
     head, rule, *rows = capsys.readouterr().out.splitlines()
     titles = [cell.strip() for cell in head.strip("|").split("|")]
-    assert titles[:7] == ["model", "size", "dtype", "backend", "threads", "test", "batch"]
+    assert titles[:8] == ["model", "size", "params", "dtype", "backend", "threads", "test", "batch"]
     assert {line.count("|") for line in (head, rule, *rows)} == {len(titles) + 1}
     assert len(rows) == 3
 

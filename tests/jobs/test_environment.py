@@ -27,6 +27,7 @@ def test_it_is_plain_json_with_names_and_sizes(engine: Engine) -> None:
     assert record["model"] == engine.model.name
     assert (record["dtype"], record["threads"], record["quantization"]) == ("float32", 1, None)
     assert record["weight_bytes"] == engine.config.weight_bytes
+    assert record["parameters"] * 4 == engine.config.weight_bytes
     assert record["cpu"] == cpu_name() != ""
     assert all(value != "" for value in record.values())
 
