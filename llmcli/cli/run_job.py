@@ -131,7 +131,9 @@ class BatchJob:
             raise typer.Exit(INTERRUPTED)
         if counts.failed:
             raise ItemsFailedError(
-                f"{counts.failed} of {counts.total} requests failed", fix=f"their records in {where} say why"
+                f"{counts.failed} of {counts.total} requests failed",
+                fix=f"their records in {where} say why"
+                + ("; --retry-errors runs them again" if self._can_retry else ""),
             )
 
     @contextmanager
@@ -146,6 +148,8 @@ class BatchJob:
             if counts.done < counts.total:
                 self.progress.say(f"stopped: {counts.done} of {counts.total} requests are done")
                 self._say_how_to_go_on()
+                if counts.failed and self._can_retry:
+                    self.progress.say("--retry-errors in place of --resume also runs the failed ones again")
 
     def _leave(self) -> None:
         """End the process while the engine computes a step: every record is whole, and in the file."""
@@ -156,8 +160,16 @@ class BatchJob:
         finally:
             os._exit(INTERRUPTED)
 
+    @property
+    def _can_resume(self) -> bool:
+        return self.output is not None and self.results.format != "text"
+
+    @property
+    def _can_retry(self) -> bool:
+        return self._can_resume and not self.results.ordered
+
     def _say_how_to_go_on(self) -> None:
-        if self.output is not None and self.results.format != "text":
+        if self._can_resume:
             self.progress.say(f"to go on: {self.resume_command}")
 
 

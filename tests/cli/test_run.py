@@ -170,6 +170,7 @@ def test_failed_requests_are_told_at_the_end(folder: Path) -> None:
     with pytest.raises(ItemsFailedError, match="1 of 2 requests failed") as raised:
         serve(make_job(folder, "a", "bc"), FakeEngine(failing={"1": "not finite"}))
     assert raised.value.exit_code == 3
+    assert raised.value.fix == f"their records in {folder}/out.jsonl say why; --retry-errors runs them again"
     assert len(records(folder)) == 2
 
 
