@@ -9,6 +9,7 @@ import sqlite3
 from hashlib import blake2b
 from typing import NamedTuple
 
+from llmcli.errors import OutputError
 from llmcli.jobs.batch_requests import RequestId
 
 DIGEST_BYTES = 10
@@ -89,10 +90,21 @@ class SpillingMap:
         return None if row is None else row[0]
 
     def set(self, name: str, value: str | int) -> None:
-        """Add an entry, or change one."""
+        """Add an entry, or change one.
+
+        Raises:
+            OutputError: there is no room for the file.
+        """
         self._recent[name] = value
-        if len(self._recent) >= self._max_in_memory:
+        if len(self._recent) < self._max_in_memory:
+            return
+        try:
             self._spill()
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"what tells lines apart can not be kept in a temporary file: {error}",
+                fix="make room, or name a folder that has some: TMPDIR=FOLDER llmcli run ...",
+            ) from None
 
     def _spill(self) -> None:
         if self._spilled is None:
