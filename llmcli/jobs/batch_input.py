@@ -98,7 +98,9 @@ class Validation:
         """One line about a file that has more than one kind of lines, else None."""
         if len(self.kinds) < 2:
             return None
-        return "the input mixes " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+        return "the input mixes " + ", ".join(
+            f"{kind} ({count})" for kind, count in sorted(self.kinds.items())
+        )
 
 
 class PromptFile:
