@@ -65,15 +65,15 @@ def plan_of(model: "LocalModel", config: EngineConfig) -> ResolvedConfig:
     Raises:
         ModelNotRunnableError: it is not supported, damaged, or does not fit.
     """
+    from llmcli.fit import resolve_or_explain
     from llmcli.hardware import read_hardware_facts
     from llmcli.model.facts import read_model_facts
     from llmcli.model.spec import read_model_spec
-    from llmcli.plan import resolve
     from llmcli.runtime.gpu import find_gpu
 
     spec = read_model_spec(model.path)
     gpu = None if config.wanted_device == "cpu" else find_gpu()
-    return resolve(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
+    return resolve_or_explain(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
 
 
 def load_engine(

@@ -106,16 +106,16 @@ def _works(
 
     counter: Counter | None = None
     if server.tokenizer is not None:
-        from llmcli.hub.models import resolve_model
+        from llmcli.hub.models import tokenizer_folder
         from llmcli.text.tokenizer import load_tokenizer
 
-        found = resolve_model(
+        folder = tokenizer_folder(
             server.tokenizer, revision=source.revision, offline=source.offline, on_notice=report.notice
         )
-        counter = load_tokenizer(found.path)
+        counter = load_tokenizer(folder)
     if plan.path is None:
         return random_texts(plan, counter)
-    return read_dataset(plan, tuple(filter(None, (server.served_model,))) or ("",), counter)
+    return read_dataset(plan, counter)
 
 
 class _Keeper:

@@ -11,6 +11,7 @@ import typer
 from llmcli.cli.bench_options import ResultOptions, Seed, count_option, list_option
 from llmcli.cli.bench_table import Column, bar
 from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
+from llmcli.config import EngineConfig
 
 if TYPE_CHECKING:
     from llmcli.cli.bench_report import Report
@@ -74,7 +75,7 @@ def sweep(
         llmcli bench sweep -p 128,512 -n 64 -b 1-16*2 --plot sweep.png
         llmcli bench sweep --vary threads=1,2,4 --vary kv-cache-dtype=auto,int8 -b 8
     """
-    from llmcli.cli.bench_load import find_model, with_room
+    from llmcli.cli.bench_load import find_model, plan_of, with_room
     from llmcli.cli.bench_report import Report
     from llmcli.jobs.bench_engine import INCLUDED
     from llmcli.jobs.bench_plot import check_plot, plot_sweep
@@ -91,29 +92,22 @@ def sweep(
     if plot is not None:
         check_plot(plot)
     config = with_room(engine.config(), max(plan.batch_sizes))
-    for variant in plan.variants:
-        dataclasses.replace(config, **variant)  # refuses a value that is out of range
+    configs = [dataclasses.replace(config, **variant) for variant in plan.variants]
     report = Report("sweep", dataclasses.asdict(plan), result, COLUMNS, included=INCLUDED, shown=_shown)
-    found = find_model(model, source, config, report)
+    found = find_model(model, source, configs[0], report)
     with report.stoppable():
-        _check(found, plan, config)
-        for variant in plan.variants:
-            _measure(found, plan, config, variant, report)
-    if plot is not None:
+        for each in configs:
+            plan.check_fits(plan_of(found, each))
+        for variant, each in zip(plan.variants, configs, strict=True):
+            _measure(found, plan, each, variant, report)
+    report.close()
+    if plot is not None:  # last: what was measured is printed and kept, whatever becomes of the picture
         plot_sweep([row.as_json() for row in report.rows], f"{found.name}: generation", plot)
         report.notice(f"drawn in {plot}")
-    report.close()
-
-
-def _check(found: "LocalModel", plan: "SweepPlan", config: Any) -> None:
-    from llmcli.cli.bench_load import plan_of
-
-    for variant in plan.variants:
-        plan.check_fits(plan_of(found, dataclasses.replace(config, **variant)))
 
 
 def _measure(
-    found: "LocalModel", plan: "SweepPlan", config: Any, variant: Mapping[str, Any], report: "Report"
+    found: "LocalModel", plan: "SweepPlan", config: EngineConfig, variant: Mapping[str, Any], report: "Report"
 ) -> None:
     """One engine with one variant; its memory is free again for the next one."""
     from llmcli.cli.bench_load import load_engine
@@ -121,12 +115,17 @@ def _measure(
 
     if variant:
         report.notice(f"an engine with {name_of(variant)}")
-    engine = load_engine(found, dataclasses.replace(config, **variant), plan.check_fits, report)
+    engine = load_engine(found, config, plan.check_fits, report)
     for row in run_sweep(engine, plan, variant, report.progress):
         report.put(row, final=len(row.samples) == plan.repeats)
     engine.close()
+    on_gpu = engine.config.device == "cuda"
     del engine
     gc.collect()
+    if on_gpu:
+        import torch
+
+        torch.cuda.empty_cache()  # what the allocator keeps would count as taken
 
 
 def _shown(result: Mapping[str, Any]) -> list[dict[str, Any]]:

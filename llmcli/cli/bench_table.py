@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.config import human_bytes
 from llmcli.errors import quote
+from llmcli.model.parameters import short_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,11 +76,12 @@ def print_markdown(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
 
 
 def model_columns(environment: Mapping[str, Any]) -> list[Column]:
-    """The columns that llama-bench puts before its tests: model, size, backend, threads."""
-    size = environment.get("weight_bytes")
+    """The columns that llama-bench puts before its tests: model, size, parameters, backend, threads."""
+    size, parameters = environment.get("weight_bytes"), environment.get("parameters")
     values = {
         "model": environment.get("model") or "",
         "size": "" if size is None else human_bytes(size),
+        "params": "" if parameters is None else short_count(parameters),
         "dtype": " ".join(filter(None, (environment.get("quantization"), environment.get("dtype")))),
         "backend": environment.get("device") or "",
         "threads": environment.get("threads") or "",

@@ -56,7 +56,7 @@ def throughput(
     asked = {**dataclasses.asdict(plan), "path": plan.path and str(plan.path), "repeats": repeats}
     report = Report("throughput", asked, result, COLUMNS, included=INCLUDED, footer=_footer)
     found = find_model(model, source, config, report)
-    works = _works(found, plan, model)
+    works = _works(found, plan)
     run: ThroughputRun | None = None
 
     def summary() -> dict[str, Any]:
@@ -77,7 +77,7 @@ def throughput(
     report.close(summary=summary())
 
 
-def _works(found: "LocalModel", plan: "WorkloadPlan", typed: str | None) -> "list[Work]":
+def _works(found: "LocalModel", plan: "WorkloadPlan") -> "list[Work]":
     """The requests as token ids, before weights are read."""
     from llmcli.jobs.bench_workload import encode, random_ids, read_dataset
     from llmcli.model.spec import read_model_spec
@@ -86,8 +86,7 @@ def _works(found: "LocalModel", plan: "WorkloadPlan", typed: str | None) -> "lis
     if plan.path is None:
         return random_ids(plan, read_model_spec(found.path).vocab_size)
     tokenizer = load_tokenizer(found.path)
-    names = tuple(dict.fromkeys(filter(None, (typed, found.name))))
-    return encode(read_dataset(plan, names, tokenizer), tokenizer)
+    return encode(read_dataset(plan, tokenizer), tokenizer)
 
 
 def _footer(result: Mapping[str, Any]) -> list[str]:

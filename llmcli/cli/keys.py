@@ -120,6 +120,8 @@ def unknown_key(key: str, where: str, known: Keys) -> UsageError:
 def _key(parameter: Any) -> str | None:
     if isinstance(parameter, TyperOption):
         name = long_name(parameter)
+        if name == f"--{MODEL}" and parameter.envvar != MODEL_VARIABLE:
+            return None  # the name of a model elsewhere, at a server
         return name[2:] if name.startswith("--") and name[2:] not in FLAGS_ONLY else None
     return MODEL if parameter.envvar == MODEL_VARIABLE else None
 

@@ -11,12 +11,14 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llmcli.cli.command import FLAG, Settings
 from llmcli.cli.options import EngineOptions, ModelOption, ModelOptions, Quiet, SamplingOptions
 from llmcli.cli.run_options import Input, MaxInflight, Progress, PromptOptions, ResultOptions
 from llmcli.errors import ItemsFailedError, UsageError, quote
 
 if TYPE_CHECKING:
     from llmcli.cli.run_job import BatchJob
+    from llmcli.config import EngineConfig
     from llmcli.jobs.batch_input import PromptFile
     from llmcli.jobs.batch_records import RecordStyle
     from llmcli.jobs.batch_resume import ResultFile
@@ -36,6 +38,7 @@ def run(
     hub: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
+    settings: Settings,
 ) -> None:
     """Answer every prompt of a file, many at once.
 
@@ -68,7 +71,8 @@ def run(
         style=_style(results, for_terminal=to_terminal),
         max_errors=prompts.max_errors,
     )
-    rules = LineRules(_model_names(model), flags, prompts.raw, prompts.column)
+    typed = model if settings.origins.get("model") == FLAG else None
+    rules = LineRules(_model_names(typed), flags, prompts.raw, prompts.column)
     shown = BatchProgress(stderr_console(), form=progress, quiet=quiet, results_here=to_terminal)
     with ExitStack() as stack:
         file = stack.enter_context(_open_input(source or [], prompts))
@@ -78,35 +82,38 @@ def run(
             stack.enter_context(output)
         earlier = output.finished if output is not None and output.finished.num_records else None
         validation = file.validate(rules, earlier)
-        validation.check(file.name, prompts.max_bad(validation.num_requests))
+        prompts.check_lines(file.name, validation)
         if output is not None and not results.force:
             output.check(file.name)
         command = resume_command(sys.argv[1:], from_pipe=file.name == "standard input")
         job = BatchJob(file, validation, rules, prompts, results, options, shown, output, command)
-        if _nothing_to_do(job):
-            return
-        model = model or validation.model
-        job = replace(job, rules=replace(rules, models=_model_names(model)))
-        if mixture := validation.describe_mixture():
-            shown.say(mixture)
+        if not _nothing_to_do(job):
+            _serve(job, typed or validation.model or model, hub, config)  # a line goes before a default
 
-        from llmcli.cli.verdict import before_download
-        from llmcli.hub.models import resolve_model
 
-        found = resolve_model(
-            model,
-            revision=hub.revision,
-            offline=hub.offline,
-            on_notice=shown.say,
-            before_fetch=before_download(config, shown.say),
-        )
-        settings = job.settings(found, config)
+def _serve(job: "BatchJob", model: str | None, hub: ModelOptions, config: "EngineConfig") -> None:
+    """Find the model and load it, then run what is left to do."""
+    from llmcli.cli.verdict import before_download
+    from llmcli.hub.models import resolve_model
 
-        from llmcli.engine.build import build_engine  # torch: only once the model is here
+    job = replace(job, rules=replace(job.rules, models=_model_names(model)))
+    say = job.progress.say
+    if mixture := job.validation.describe_mixture():
+        say(mixture)
+    found = resolve_model(
+        model,
+        revision=hub.revision,
+        offline=hub.offline,
+        on_notice=say,
+        before_fetch=before_download(config, say),
+    )
+    made_with = job.settings(found, config)
 
-        built = build_engine(found, config, on_phase=shown.say, on_warning=shown.say)
-        with closing(built):
-            job.serve(built, found, settings)
+    from llmcli.engine.build import build_engine  # torch: only once the model is here
+
+    engine = build_engine(found, config, on_phase=say, on_warning=say)
+    with closing(engine):
+        job.serve(engine, found, made_with)
 
 
 def _nothing_to_do(job: "BatchJob") -> bool:

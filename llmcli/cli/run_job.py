@@ -3,19 +3,19 @@
 Puts the parts of `jobs/batch*.py` together. `cli/run.py` makes the job.
 """
 
+import os
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from llmcli.cli.report import INTERRUPTED
+from llmcli.cli.run_interrupt import CtrlC
 from llmcli.errors import ItemsFailedError, quote
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmcli.config import EngineConfig
     from llmcli.engine.engine import Engine
     from llmcli.hub.models import LocalModel
-    from llmcli.jobs.batch import BatchOptions, StopSignal
+    from llmcli.jobs.batch import BatchOptions
     from llmcli.jobs.batch_input import PromptFile, Validation
     from llmcli.jobs.batch_output import RecordWriter
     from llmcli.jobs.batch_progress import BatchCounts, BatchProgress
@@ -102,7 +102,7 @@ class BatchJob:
         finished = self.output.finished if self.output is not None else None
         requests = self.file.requests(self.rules, finished, limit=self.validation.num_requests)
         counts, stop = self._counts(), StopSignal()
-        with closing(self.open_output(settings)) as sink, self._shown(counts), _first_press_stops(stop):
+        with closing(self.open_output(settings)) as sink, self._shown(counts), CtrlC(stop, self._leave):
             BatchRun(engine, requests, encoder, sink, options, self.progress).run(counts, stop)
         self._end(counts)
 
@@ -131,7 +131,9 @@ class BatchJob:
             raise typer.Exit(INTERRUPTED)
         if counts.failed:
             raise ItemsFailedError(
-                f"{counts.failed} of {counts.total} requests failed", fix=f"their records in {where} say why"
+                f"{counts.failed} of {counts.total} requests failed",
+                fix=f"their records in {where} say why"
+                + ("; --retry-errors runs them again" if self._can_retry else ""),
             )
 
     @contextmanager
@@ -145,27 +147,33 @@ class BatchJob:
             self.progress.summary(counts)
             if counts.done < counts.total:
                 self.progress.say(f"stopped: {counts.done} of {counts.total} requests are done")
-                if self.output is not None and self.results.format != "text":
-                    self.progress.say(f"to go on: {self.resume_command}")
+                self._say_how_to_go_on()
+                if counts.failed and self._can_retry:
+                    self.progress.say("--retry-errors in place of --resume also runs the failed ones again")
+
+    def _leave(self) -> None:
+        """End the process while the engine computes a step: every record is whole, and in the file."""
+        try:
+            self.progress.stop()
+            self.progress.say("stopped in the middle of a step")
+            self._say_how_to_go_on()
+        finally:
+            os._exit(INTERRUPTED)
+
+    @property
+    def _can_resume(self) -> bool:
+        return self.output is not None and self.results.format != "text"
+
+    @property
+    def _can_retry(self) -> bool:
+        return self._can_resume and not self.results.ordered
+
+    def _say_how_to_go_on(self) -> None:
+        if self._can_resume:
+            self.progress.say(f"to go on: {self.resume_command}")
 
 
 def resume_command(arguments: Sequence[str], *, from_pipe: bool) -> str:
     """What to type to go on after a stop: the same again, with --resume."""
     kept = [argument for argument in arguments if argument not in _MODES]
     return ("... | " if from_pipe else "") + shlex.join(["llmcli", *kept, "--resume"])
-
-
-@contextmanager
-def _first_press_stops(stop: "StopSignal") -> Iterator[None]:
-    """The first Ctrl-C sets `stop`; the second raises KeyboardInterrupt."""
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

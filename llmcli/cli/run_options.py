@@ -12,6 +12,7 @@ from llmcli.cli.options import OutputPath, System
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmcli.jobs.batch_input import Validation
     from llmcli.jobs.batch_output import Mode
 
 Input = Annotated[
@@ -167,8 +168,9 @@ class PromptOptions:
                 "--system needs the chat template, and --raw goes without it", fix="give one of the two"
             )
 
-    def max_bad(self, num_requests: int) -> int:
-        """How many bad lines the run may begin with."""
+    def check_lines(self, name: str, found: "Validation") -> None:
+        """Raise a UsageError if the file called `name` has more bad lines than the run may begin with."""
+        allowed, way = found.num_requests if self.skip_invalid else 0, "--skip-invalid"
         if self.max_errors is not None:
-            return self.max_errors
-        return num_requests if self.skip_invalid else 0
+            allowed, way = self.max_errors, f"--max-errors {found.num_bad}"
+        found.check(name, allowed, fix=f"correct them, or run the others with {way}")

@@ -103,6 +103,35 @@ def find_local(
     return LocalModel(name=hub_id.repo, path=folder, revision=folder.name, source="hub")
 
 
+def tokenizer_folder(
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    on_notice: Callable[[str], None] | None = None,
+) -> Path:
+    """A folder with the tokenizer of a model, for one that runs elsewhere: no weights are fetched.
+
+    Arguments and errors are those of `resolve_model`.
+    """
+    here = find_local(name, revision=revision)
+    if here is not None:
+        return here.path
+    hub_id, settings = _hub_id(name, revision, None), hub_settings(offline=offline)
+
+    from llmcli.hub.download import fetch, find_cached
+    from llmcli.hub.failures import not_cached
+    from llmcli.hub.remote import Patterns, list_remote
+
+    cached, missing = find_cached(hub_id, settings)
+    if settings.offline:
+        if cached is None:
+            raise not_cached(hub_id, settings, missing)
+        return cached
+    remote = list_remote(hub_id, settings, Patterns(exclude=("*.safetensors", "*.index.json")))
+    return fetch(remote, settings, on_notice or (lambda line: None))
+
+
 def bundled_model() -> LocalModel:
     """The small chat model that comes with the package."""
     folder = Path(__file__).resolve().parent.parent / "assets" / "tiny_chat"

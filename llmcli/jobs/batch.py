@@ -7,7 +7,7 @@ with the file. Knows neither options nor signals: `cli/run_job.py` makes the par
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmcli.errors import EngineError, LLMCliError, RequestError
@@ -19,6 +19,7 @@ from llmcli.jobs.batch_records import Failure, RecordStyle, Result, format_resul
 from llmcli.jobs.batch_requests import BatchRequest
 from llmcli.outputs import CompletionOutput, RequestOutput, TokenEvent
 from llmcli.sampling import MAX_SEED, SamplingParams
+from llmcli.text.reasoning import ReasoningSplitter
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -73,13 +74,33 @@ class _Prompt:
 
 @dataclass(slots=True)
 class _Open:
-    """A request in the engine."""
+    """A request in the engine. `splitters` and `reasoning` are those of its choices; empty for a raw prompt."""
 
     place: int
     request: BatchRequest
     output: RequestOutput
     seed: int | None
+    splitters: list[ReasoningSplitter]
+    reasoning: list[str]
+    num_reasoning: int = 0
     begun: bool = False
+
+    def take(self, event: TokenEvent) -> None:
+        """Add an event to the output, what it has of the reasoning apart."""
+        self.begun = True
+        self.output.apply(self._without_reasoning(event) if self.splitters else event)
+
+    def _without_reasoning(self, event: TokenEvent) -> TokenEvent:
+        splitter = self.splitters[event.index]
+        was_inside = splitter.inside
+        reasoning, answer = splitter.push(event.text)
+        if was_inside or splitter.inside:
+            self.num_reasoning += len(event.token_ids)
+        if event.finish_reason is not None:
+            rest = splitter.finish()
+            reasoning, answer = reasoning + rest.reasoning, answer + rest.answer
+        self.reasoning[event.index] += reasoning
+        return event if answer == event.text else replace(event, text=answer)
 
 
 class BatchRun:
@@ -212,7 +233,8 @@ class BatchRun:
             return
         outputs = [CompletionOutput(i) for i in range(params.n)]
         output = RequestOutput(request_id, None, prompt.prompt_ids, outputs)
-        self._open[request_id] = _Open(place, request, output, params.seed)
+        splitters = self._encoder.splitters(request, prompt.prompt_ids, params.n)
+        self._open[request_id] = _Open(place, request, output, params.seed, splitters, [""] * len(splitters))
 
     def _refuse(self, place: int, request: BatchRequest, error: LLMCliError, counts: BatchCounts) -> None:
         param = error.param if isinstance(error, RequestError) else None
@@ -223,12 +245,18 @@ class BatchRun:
         entry = self._open.get(event.request_id)
         if entry is None:  # one that was dropped
             return
-        entry.begun = True
-        entry.output.apply(event)
+        entry.take(event)
         if not entry.output.finished:
             return
         del self._open[event.request_id]
-        result = Result(entry.request, entry.output, _failure(entry.output), entry.seed)
+        result = Result(
+            entry.request,
+            entry.output,
+            _failure(entry.output),
+            entry.seed,
+            tuple(entry.reasoning),
+            entry.num_reasoning,
+        )
         self._finish(entry.place, result, counts)
 
     def _finish(self, place: int, result: Result, counts: BatchCounts) -> None:

@@ -82,7 +82,7 @@ class Validation:
     kinds: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
 
-    def check(self, name: str, max_bad: int = 0) -> None:
+    def check(self, name: str, max_bad: int = 0, *, fix: str = "correct them") -> None:
         """Raise a UsageError that lists the bad lines, if there are more than `max_bad`."""
         if self.num_bad <= max_bad:
             return
@@ -91,14 +91,16 @@ class Validation:
         raise UsageError(
             f"{quote(name)} has {lines} of {self.num_requests}{shown}",
             why="\n".join(str(bad) for bad in self.bad),
-            fix="correct them, or run the others with --skip-invalid",
+            fix=fix,
         )
 
     def describe_mixture(self) -> str | None:
         """One line about a file that has more than one kind of lines, else None."""
         if len(self.kinds) < 2:
             return None
-        return "the input mixes " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+        return "the input mixes " + ", ".join(
+            f"{kind} ({count})" for kind, count in sorted(self.kinds.items())
+        )
 
 
 class PromptFile:

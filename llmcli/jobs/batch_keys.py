@@ -9,10 +9,12 @@ import sqlite3
 from hashlib import blake2b
 from typing import NamedTuple
 
+from llmcli.errors import OutputError
 from llmcli.jobs.batch_requests import RequestId
 
 DIGEST_BYTES = 10
 MAX_IN_MEMORY = 1 << 12
+FILTER_BITS = 1 << 23  # 1 MiB; of a million names, one in ten that are not there is looked for in the file
 _OCCURRENCE = "-"
 
 
@@ -65,26 +67,44 @@ class KeyMaker:
 
 
 class SpillingMap:
-    """A mapping that keeps its newest entries in memory and the others in a file that vanishes with it."""
+    """A mapping that keeps its newest entries in memory and the others in a file that vanishes with it.
+
+    Most names that are asked for are new, and a filter (Bloom, 1970; with one hash) knows that without the file.
+    """
 
     def __init__(self, max_in_memory: int = MAX_IN_MEMORY) -> None:
         self._max_in_memory = max_in_memory
         self._recent: dict[str, str | int] = {}
         self._spilled: sqlite3.Connection | None = None
+        self._filter = bytearray()
 
     def get(self, name: str) -> str | int | None:
         """The value of `name`, or None."""
         found = self._recent.get(name)
         if found is not None or self._spilled is None:
             return found
+        place = hash(name) % FILTER_BITS
+        if not self._filter[place >> 3] >> (place & 7) & 1:
+            return None
         row = self._spilled.execute("SELECT value FROM entries WHERE name = ?", (name,)).fetchone()
         return None if row is None else row[0]
 
     def set(self, name: str, value: str | int) -> None:
-        """Add an entry, or change one."""
+        """Add an entry, or change one.
+
+        Raises:
+            OutputError: there is no room for the file.
+        """
         self._recent[name] = value
-        if len(self._recent) >= self._max_in_memory:
+        if len(self._recent) < self._max_in_memory:
+            return
+        try:
             self._spill()
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"what tells lines apart can not be kept in a temporary file: {error}",
+                fix="make room, or name a folder that has some: TMPDIR=FOLDER llmcli run ...",
+            ) from None
 
     def _spill(self) -> None:
         if self._spilled is None:
@@ -92,6 +112,10 @@ class SpillingMap:
             self._spilled = sqlite3.connect("", isolation_level=None)
             self._spilled.execute("PRAGMA journal_mode = OFF")
             self._spilled.execute("CREATE TABLE entries (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
+            self._filter = bytearray(FILTER_BITS >> 3)
+        for name in self._recent:
+            place = hash(name) % FILTER_BITS
+            self._filter[place >> 3] |= 1 << (place & 7)
         self._spilled.execute("BEGIN")
         self._spilled.executemany(
             "INSERT OR REPLACE INTO entries VALUES (?, ?)", sorted(self._recent.items())

@@ -1,7 +1,7 @@
 """From a request of a prompt file to the token ids that the engine takes.
 
-Decides between the chat template and raw text, and lays system prompts. Knows the tokenizer's interface, no
-file and no engine; `batch.py` calls `PromptEncoder.encode` when it admits a request.
+Decides between the chat template and raw text, lays system prompts, and gives out what tells the reasoning in the
+answers. Knows the tokenizer's interface, no file and no engine; `batch.py` asks for each request that it admits.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from llmcli.errors import RequestError, UsageError
 from llmcli.jobs.batch_requests import BatchRequest, Message
+from llmcli.text.reasoning import ReasoningMarks, ReasoningSplitter
+
+MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
 
 
 class Tokenizer(Protocol):
@@ -17,9 +20,14 @@ class Tokenizer(Protocol):
     @property
     def chat_template(self) -> Any: ...
 
+    @property
+    def reasoning(self) -> ReasoningMarks: ...
+
     def encode(self, text: str) -> list[int]: ...
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
 
 class PromptEncoder:
@@ -64,11 +72,26 @@ class PromptEncoder:
         if not isinstance(prompt, str):
             ids: list[Any] = list(prompt)
             return ids if request.kind == "token_ids" else self._encode_chat(ids, request.system)
-        if request.endpoint is None and not self.raw:
+        if self._is_chat(request):
             return self._encode_chat([{"role": "user", "content": prompt}], request.system)
         if request.system:
             raise RequestError("system needs a chat template, and this model has none", param="system")
         return self._tokenizer.encode(prompt)
+
+    def splitters(
+        self, request: BatchRequest, prompt_ids: Sequence[int], count: int
+    ) -> list[ReasoningSplitter]:
+        """What tells reasoning from answer, for each of `count` choices; none for a raw prompt."""
+        if not self._is_chat(request):
+            return []
+        marks = self._tokenizer.reasoning
+        end = self._tokenizer.decode(prompt_ids[-MARK_TOKENS:], skip_special_tokens=False)
+        return [ReasoningSplitter(marks, inside=marks.open_at_end(end)) for _ in range(count)]
+
+    def _is_chat(self, request: BatchRequest) -> bool:
+        """Whether a request goes through the chat template."""
+        is_text = request.kind == "text" and request.endpoint is None and not self.raw
+        return is_text or request.kind == "messages"
 
     def _encode_chat(self, messages: list[Message], own_system: str | None) -> list[int]:
         if not self._has_template:

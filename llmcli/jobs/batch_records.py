@@ -50,12 +50,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One request at its end, with its output or the failure, or both when it failed half-way."""
+    """One request at its end, with its output or the failure, or both when it failed half-way.
+
+    Attributes:
+        reasoning: what each choice says before its answer; empty where nobody looked for it.
+        num_reasoning: tokens of it, all choices together.
+    """
 
     request: BatchRequest | BadLine
     output: RequestOutput | None = None
     failure: Failure | None = None
     seed: int | None = None
+    reasoning: tuple[str, ...] = ()
+    num_reasoning: int = 0
 
     @property
     def usage(self) -> Usage:
@@ -65,7 +72,12 @@ class Result:
             prompt_tokens=len(self.output.prompt_token_ids),
             completion_tokens=sum(len(choice.token_ids) for choice in self.output.outputs),
             cached_tokens=self.output.num_cached_tokens,
+            reasoning_tokens=self.num_reasoning,
         )
+
+    def reasoning_of(self, choice: CompletionOutput) -> str | None:
+        """What a choice says before its answer, None for nothing."""
+        return self.reasoning[choice.index] or None if self.reasoning else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +115,14 @@ def format_result(result: Result, style: RecordStyle) -> bytes:
 
 def _native_record(result: Result, style: RecordStyle) -> dict[str, Any]:
     request, usage, failure = result.request, result.usage, result.failure
-    choices = [_native_choice(c, style) for c in result.output.outputs] if result.output is not None else []
+    choices = [_native_choice(c, result, style) for c in result.output.outputs] if result.output else []
     if len(choices) > 1:
         answer: dict[str, Any] = {"choices": [{"index": i, **choice} for i, choice in enumerate(choices)]}
+    elif choices:
+        answer = choices[0]
     else:
-        answer = choices[0] if choices else _native_choice(CompletionOutput(0, finish_reason="error"), style)
-    if not choices:
-        answer["text"] = None
+        nothing = CompletionOutput(0, finish_reason="error")
+        answer = {**_native_choice(nothing, result, style), "text": None}
     return {
         "id": request.id,
         "index": request.index,
@@ -131,11 +144,11 @@ def _native_record(result: Result, style: RecordStyle) -> dict[str, Any]:
     }
 
 
-def _native_choice(choice: CompletionOutput, style: RecordStyle) -> dict[str, Any]:
+def _native_choice(choice: CompletionOutput, result: Result, style: RecordStyle) -> dict[str, Any]:
     logprobs = None if choice.logprobs is None else [_native_logprobs(entry) for entry in choice.logprobs]
     record: dict[str, Any] = {
         "text": choice.text,
-        "reasoning": None,
+        "reasoning": result.reasoning_of(choice),
         "tool_calls": None,
         "finish_reason": choice.finish_reason,
         "stop_reason": choice.stop_reason,
@@ -209,7 +222,7 @@ def _openai_body(result: Result, style: RecordStyle) -> dict[str, Any]:
         "object": "chat.completion" if chat else "text_completion",
         "created": int(time.time()),
         "model": style.model,
-        "choices": [make(choice) for choice in output.outputs],
+        "choices": [make(choice, result) for choice in output.outputs],
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
@@ -220,7 +233,7 @@ def _openai_body(result: Result, style: RecordStyle) -> dict[str, Any]:
     }
 
 
-def _chat_choice(choice: CompletionOutput) -> dict[str, Any]:
+def _chat_choice(choice: CompletionOutput, result: Result) -> dict[str, Any]:
     def one(item: Logprob) -> dict[str, Any]:
         return {"token": item.text, "logprob": _number(item.logprob), "bytes": list(item.text.encode())}
 
@@ -228,15 +241,17 @@ def _chat_choice(choice: CompletionOutput) -> dict[str, Any]:
     if choice.logprobs is not None:
         content = [{**one(e.sampled), "top_logprobs": [one(item) for item in e.top]} for e in choice.logprobs]
         logprobs = {"content": content, "refusal": None}
+    reasoning = result.reasoning_of(choice)
+    thought = {} if reasoning is None else {"reasoning_content": reasoning}
     return {
         "index": choice.index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": {"role": "assistant", "content": choice.text, "refusal": None, **thought},
         "logprobs": logprobs,
         "finish_reason": choice.finish_reason,
     }
 
 
-def _text_choice(choice: CompletionOutput) -> dict[str, Any]:
+def _text_choice(choice: CompletionOutput, _: Result) -> dict[str, Any]:
     logprobs: Mapping[str, Any] | None = None
     if choice.logprobs is not None:
         tokens = [entry.sampled.text for entry in choice.logprobs]

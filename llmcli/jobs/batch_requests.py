@@ -67,6 +67,10 @@ UNSUPPORTED_IN_BODY: Mapping[str, tuple[object, ...]] = {
     "suffix": (None, ""),
 }
 IGNORED_IN_BODY = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+_KNOWN_IN_BODY: Mapping[Endpoint, tuple[str, ...]] = {
+    url: (*own, "model", *FIELD_NAMES, *ALIASES, *UNSUPPORTED_IN_BODY, *IGNORED_IN_BODY)
+    for url, own in ((CHAT, ("messages", "top_logprobs")), (COMPLETIONS, ("prompt",)))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +200,7 @@ def _parse_openai(value: dict[str, Any], line: int, index: int, rules: LineRules
 
     prompt_key = "messages" if url == CHAT else "prompt"
     _refuse_unsupported(body, UNSUPPORTED_IN_BODY)
-    own = (prompt_key, "model", *FIELD_NAMES, *ALIASES, *(("top_logprobs",) if url == CHAT else ()))
-    _refuse_unknown(body, (*own, *UNSUPPORTED_IN_BODY, *IGNORED_IN_BODY), "the body")
+    _refuse_unknown(body, _KNOWN_IN_BODY[url], "the body")
     if body.get(prompt_key) is None:
         raise RequestError(f"body.{prompt_key} is missing", param=prompt_key)
     _check_model(body.get("model"), rules)
@@ -363,8 +366,10 @@ def _compared(name: str, known: tuple[str, ...], cutoff: float) -> str | None:
     return near[0] if near else None
 
 
-def _chat_logprobs(body: Mapping[str, Any]) -> dict[str, Any]:
+def _chat_logprobs(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """OpenAI's chat endpoint has a switch, and the number in another field; ours has the number."""
+    if body.keys().isdisjoint(("logprobs", "top_logprobs")):
+        return body
     fields = dict(body)
     wanted, top = fields.pop("logprobs", None), fields.pop("top_logprobs", None)
     if wanted is not None and not isinstance(wanted, bool):

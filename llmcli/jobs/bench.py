@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.config import ResolvedConfig
 from llmcli.errors import UsageError
+from llmcli.hardware import read_hardware_facts
 from llmcli.jobs.bench_engine import Clock, random_prompts, run_batch, run_decode_steps
 from llmcli.jobs.bench_result import Row
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MAX_REPEATS = 1000
 MAX_TESTS = 1000
 WARMUP_TOKENS = 8
+LEAST_READ = 1 << 24  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,9 @@ def read_bandwidth(num_threads: int, device: str = "cpu", size: int = 1 << 29, r
     import torch
 
     torch.set_num_threads(num_threads)
-    if device != "cpu":  # the engine may have left little; a quarter of it is for the sums
+    if device == "cpu":  # the engine may have left little
+        size = min(size, max(LEAST_READ, read_hardware_facts().free_memory // 2))
+    else:  # a quarter of it is for the sums
         size = min(size, torch.cuda.mem_get_info()[0] * 3 // 4)
     data = torch.ones(size // 4, dtype=torch.float32, device=device)
     data.sum().item()

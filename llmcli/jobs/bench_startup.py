@@ -100,7 +100,7 @@ class Starter:
 
     def _run(self, environ: Mapping[str, str]) -> dict[str, Any]:
         job = {"model": dict(self.model), "config": dataclasses.asdict(self.config)}
-        command = [sys.executable, "-m", CHILD]
+        command = [sys.executable, "-P", "-m", CHILD]  # nothing is imported from the working folder
         started = time.monotonic()
         with subprocess.Popen(
             command,

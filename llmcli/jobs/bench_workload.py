@@ -175,25 +175,24 @@ def _words(count: int, source: random.Random, counter: Counter | None) -> str:
     return counter.decode(ids[:count])
 
 
-def read_dataset(plan: WorkloadPlan, models: tuple[str, ...], counter: Counter | None = None) -> list[Work]:
+def read_dataset(plan: WorkloadPlan, counter: Counter | None = None) -> list[Work]:
     """The prompts of a file, in its order, from the start again where more are wanted than it has.
 
     Args:
-        models: names that a line's `model` may have.
         counter: for the lengths that ShareGPT's answers give; None guesses them from the characters.
 
     Raises:
         UsageError: no such file, bad lines, or no prompts in it.
     """
     assert plan.path is not None, "WorkloadPlan asks for it"
-    works = _sharegpt(plan, counter) if plan.dataset == "sharegpt" else _lines(plan, models)
+    works = _sharegpt(plan, counter) if plan.dataset == "sharegpt" else _lines(plan)
     if not works:
         raise UsageError(f"there are no prompts in {quote(str(plan.path))}")
     return list(islice(cycle(works), plan.num_prompts or len(works)))
 
 
-def _lines(plan: WorkloadPlan, models: tuple[str, ...]) -> list[Work]:
-    rules = LineRules(models=models)
+def _lines(plan: WorkloadPlan) -> list[Work]:
+    rules = LineRules()  # the model that a line names is not asked for: the same file measures several
     works = []
     with PromptFile.open(str(plan.path), sys.stdin.buffer) as file:
         file.validate(rules).check(file.name)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli import __version__
 from llmcli.gpu_facts import GpuFacts
-from llmcli.hardware import read_hardware_facts
+from llmcli.hardware import cpu_name, read_hardware_facts
+from llmcli.model.checkpoint import read_checkpoint
+from llmcli.model.parameters import count_parameters
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -51,6 +53,7 @@ def environment(engine: "Engine") -> dict[str, Any]:
         "model": engine.model.name,
         "revision": engine.model.revision,
         "architecture": spec.architecture,
+        "parameters": count_parameters(read_checkpoint(engine.model.path), spec),
         "quantization": "awq" if spec.quantization else None,
         "dtype": config.dtype,
         "kv_cache_dtype": config.kv_cache_dtype,
@@ -112,23 +115,3 @@ def _cpu_mhz() -> float | None:
         frequency = psutil.cpu_freq()
         return round(frequency.current) if frequency else None
     return None
-
-
-def cpu_name() -> str:
-    """The processor's name, and the vector extensions that matter here."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    known = set(fields.get("flags", "").split())
-    names = {
-        "avx2": "AVX2",
-        "avx512f": "AVX-512",
-        "avx512_vnni": "VNNI",
-        "avx512_bf16": "BF16",
-        "amx_tile": "AMX",
-    }
-    found = ", ".join(shown for flag, shown in names.items() if flag in known)
-    return f"{fields.get('model name', platform.machine())}" + (f" ({found})" if found else "")

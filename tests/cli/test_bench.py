@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llmcli.cli import bench as command
-from llmcli.cli.app import run_command_line
+from llmcli.cli.app import COMMANDS, run_command_line
+from llmcli.cli.bench_load import SUBCOMMANDS
 from llmcli.config import EngineConfig
 from llmcli.engine import build
 from llmcli.errors import OutputError
@@ -110,7 +111,7 @@ def test_markdown_has_llama_benchs_columns(
     assert bench(folder, monkeypatch, "-o", "md") == 0
     head, rule, *rows = capsys.readouterr().out.splitlines()
     titles = [cell.strip() for cell in head.strip("|").split("|")]
-    assert titles[:7] == ["model", "size", "dtype", "backend", "threads", "test", "batch"]
+    assert titles[:8] == ["model", "size", "params", "dtype", "backend", "threads", "test", "batch"]
     assert {line.count("|") for line in (head, rule, *rows)} == {len(titles) + 1}
     assert len(rows) == 3
 
@@ -118,7 +119,7 @@ def test_markdown_has_llama_benchs_columns(
 def test_csv_has_one_line_for_each_test_with_the_environment(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench(folder, monkeypatch, "-o", "csv") == 0
+    assert bench(folder, monkeypatch, "--format", "csv") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["test"], int(row["batch"])) for row in rows] == NAMES
     assert {row["env_model"] for row in rows} == {str(folder)}
@@ -248,6 +249,12 @@ def test_a_result_that_can_not_be_saved_has_been_printed(
 def test_a_mistyped_form_is_no_model(name: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["bench", name]) == 2
     assert fix in capsys.readouterr().err
+
+
+def test_the_forms_that_are_known_are_those_of_the_command_line() -> None:
+    assert {f"bench {form}" for form in SUBCOMMANDS} == {
+        name for name in COMMANDS if name.startswith("bench ")
+    }
 
 
 def test_a_form_behind_an_option_is_sent_to_the_front(capsys: pytest.CaptureFixture[str]) -> None:

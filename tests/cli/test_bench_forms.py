@@ -117,6 +117,18 @@ def test_a_sweep_over_engine_options_builds_an_engine_for_each(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_picture_that_can_not_be_kept_costs_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "full.png"
+    picture.symlink_to("/dev/full")
+    out, err = bench(capsys, "sweep", "-p", "8", "-n", "4", "-b", "1", "--plot", str(picture), code=1)
+    assert "as given" in out
+    assert "full.png can not be written" in err
+
+
 def test_startup_times_every_phase(
     program_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from llmcli.cli.app import run_command_line
 from llmcli.jobs.bench_result import read_result
+from tests.fake_hub import make_default, running_hub
 from tests.sse_server import Script, completion, serving
 
 
@@ -41,6 +42,15 @@ def test_the_result_has_vllms_keys(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["environment"]["model"] == "first-model"
     assert found["plan"]["request_rate"] == "inf"
     assert found["requests_counted_by_guess"] == 0
+
+
+def test_your_default_model_is_no_name_at_the_server(
+    user_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_file.write_text("model = 'org/name'\n")
+    with serving(Script()) as script:
+        serve(script, capsys)
+    assert {body["model"] for _, _, body in script.asked} == {"first-model"}
 
 
 def test_people_see_the_four_times_by_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +87,22 @@ def test_a_tokenizer_makes_prompts_of_exact_lengths(capsys: pytest.CaptureFixtur
     tokenizer = load_tokenizer(bundled_model().path)
     lengths = {len(tokenizer.encode(body["prompt"])) for _, _, body in script.asked}
     assert lengths <= set(range(19, 23))
+
+
+def test_a_tokenizer_comes_from_the_hub_without_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmcli.hub.models import bundled_model
+
+    files = {path.name: path.read_bytes() for path in bundled_model().path.iterdir() if path.is_file()}
+    with running_hub() as hub, serving(Script()) as script:
+        make_default(hub, tmp_path, monkeypatch)
+        hub.add("ada/model", files)
+        serve(script, capsys, "--tokenizer", "ada/model", "--input-len", "20")
+        serve(script, capsys, "--tokenizer", "ada/model", "--offline")
+        fetched = [path for path in hub.paths() if "/resolve/" in path]
+    assert any(path.endswith("tokenizer.json") for path in fetched)
+    assert not any(path.endswith(".safetensors") for path in fetched)
 
 
 def test_a_server_that_counts_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from llmcli.jobs.batch_progress import BatchCounts, BatchProgress
 from llmcli.jobs.batch_prompts import PromptEncoder
 from llmcli.jobs.batch_records import RecordStyle
 from llmcli.jobs.batch_requests import LineRules
+from llmcli.text.reasoning import ReasoningMarks
 from tests.jobs.fake_engine import ByteTokenizer, FakeEngine
 
 RULES = LineRules(models=("m",))
@@ -258,6 +259,42 @@ def test_several_choices_go_under_choices() -> None:
         "cached_tokens": 2,
         "reasoning_tokens": 0,
     }
+
+
+THINKING = "<think>\nwhy</think>\n\nbecause"
+
+
+def test_reasoning_stands_apart_from_the_answer() -> None:
+    (record,) = Batch(prompts("x"), FakeEngine(reply=lambda prompt: THINKING)).run().records
+    assert (record["reasoning"], record["text"]) == ("why", "because")
+    assert record["usage"]["reasoning_tokens"] == len(">\nwhy</think>")  # the fake's tokens are bytes
+    chat = {**CHAT, "custom_id": "c", "body": {"messages": [{"role": "user", "content": "a"}]}}
+    (record,) = Batch([chat], FakeEngine(reply=lambda prompt: THINKING)).run().records
+    message = record["response"]["body"]["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("why", "because")
+    style = RecordStyle("text")
+    batch = Batch(prompts("x"), FakeEngine(reply=lambda prompt: THINKING), style=style).run()
+    assert bytes(batch.output) == b"because\n"
+
+
+def test_reasoning_that_the_prompt_has_opened_or_that_never_ends_is_no_answer() -> None:
+    (record,) = Batch(prompts("x"), FakeEngine(reply=lambda prompt: "<think>still")).run().records
+    assert (record["reasoning"], record["text"]) == ("still", "")
+    marks = ReasoningMarks("<assistant>", "</a>")  # the template ends with it
+    engine = FakeEngine(ByteTokenizer(reasoning=marks), reply=lambda prompt: "why</a>because")
+    (record,) = Batch(prompts("x"), engine).run().records
+    assert (record["reasoning"], record["text"]) == ("why", "because")
+
+
+def test_each_choice_has_reasoning_of_its_own() -> None:
+    lines = [{"prompt": "x", "n": 2}]
+    (record,) = Batch(lines, FakeEngine(reply=lambda prompt: THINKING)).run().records
+    assert [(c["reasoning"], c["text"]) for c in record["choices"]] == [("why", "because")] * 2
+
+
+def test_the_answer_to_a_raw_prompt_is_left_as_it_is() -> None:
+    (record,) = Batch(prompts("x"), FakeEngine(reply=lambda prompt: THINKING), raw=True).run().records
+    assert (record["reasoning"], record["text"]) == (None, THINKING)
 
 
 def test_token_ids_and_logprobs_are_given_when_asked_for() -> None:

@@ -1,9 +1,12 @@
 """Keys of lines: different for all lines of a file, and the same in every run."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcli.errors import OutputError
 from llmcli.jobs.batch_keys import KeyMaker, SpillingMap, key_of_record
+from tests.jobs.test_batch_output import file_size_limit
 
 LINES = st.lists(
     st.tuples(st.binary(max_size=2), st.none() | st.sampled_from(["a", "b-1", 1, 2])), max_size=20
@@ -50,3 +53,13 @@ def test_a_spilling_map_is_a_mapping(entries: list[tuple[str, int | str]], max_i
     assert {name: spilling.get(name) for name in "abcdefghi"} == {
         name: plain.get(name) for name in "abcdefghi"
     }
+
+
+def fill(spilling: SpillingMap) -> None:
+    for number in range(1_000_000):
+        spilling.set(f"={number}", number)
+
+
+def test_a_disk_without_room_for_the_keys_is_told() -> None:
+    with file_size_limit(0), pytest.raises(OutputError, match="can not be kept in a temporary file"):
+        fill(SpillingMap())

@@ -312,7 +312,7 @@ def test_a_file_that_mixes_kinds_says_so_once() -> None:
     data = "".join(json.dumps(line) + "\n" for line in lines).encode()
     found = PromptFile(io.BytesIO(data), "f").validate(RULES)
     assert found.describe_mixture() == (
-        "the input mixes 1 OpenAI batch requests, 1 lists of messages, 2 texts"
+        "the input mixes OpenAI batch requests (1), lists of messages (1), texts (2)"
     )
     assert PromptFile(io.BytesIO(b'"a"\n"b"'), "f").validate(RULES).describe_mixture() is None
 

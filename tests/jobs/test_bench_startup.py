@@ -67,6 +67,14 @@ def test_a_start_of_the_bundled_model_goes_through_all_phases(program_env: dict[
     assert start.environment["model"] == "tiny-chat"
 
 
+def test_nothing_is_imported_from_the_working_folder(
+    program_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    assert starter(program_env).start("warm").total_s > 0
+
+
 def test_an_error_of_the_process_is_the_same_error_here(program_env: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(LLMCliError, match=r"config\.json") as caught:
         starter(program_env, path=str(tmp_path)).start("warm")

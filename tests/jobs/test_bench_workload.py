@@ -72,7 +72,7 @@ def test_a_file_has_the_lines_that_run_takes(tmp_path: Path) -> None:
         {"prompt_token_ids": [1, 2, 3]},
         {"prompt": "four", "system": "be brief"},
     )
-    assert read_dataset(custom(path), ("m",)) == [
+    assert read_dataset(custom(path)) == [
         Work("text", "one", 7),
         Work("messages", [{"role": "user", "content": "two"}], 128),
         Work("token_ids", [1, 2, 3], 128),
@@ -84,26 +84,34 @@ def test_a_file_has_the_lines_that_run_takes(tmp_path: Path) -> None:
 
 def test_a_length_that_is_asked_for_goes_before_those_of_the_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", {"prompt": "one", "max_tokens": 7})
-    [work] = read_dataset(custom(path, output_len=3), ("m",))
+    [work] = read_dataset(custom(path, output_len=3))
     assert work.num_output == 3
 
 
 def test_more_prompts_than_lines_start_again_and_fewer_stop_early(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", *({"prompt": text} for text in "abc"))
-    assert [work.prompt for work in read_dataset(custom(path, num_prompts=5), ("m",))] == list("abcab")
-    assert [work.prompt for work in read_dataset(custom(path, num_prompts=2), ("m",))] == list("ab")
+    assert [work.prompt for work in read_dataset(custom(path, num_prompts=5))] == list("abcab")
+    assert [work.prompt for work in read_dataset(custom(path, num_prompts=2))] == list("ab")
 
 
 def test_bad_lines_are_refused_with_their_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", {"prompt": "a"}, {"prompt": 5})
     with pytest.raises(UsageError, match="1 bad line of 2") as caught:
-        read_dataset(custom(path), ("m",))
+        read_dataset(custom(path))
     assert "line 2" in caught.value.why
+    assert "--" not in caught.value.fix  # bench can not skip lines
+
+
+def test_the_model_that_a_line_names_is_not_asked_for(tmp_path: Path) -> None:
+    body = {"model": "gpt-4", "messages": [{"role": "user", "content": "one"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    [work] = read_dataset(custom(write(tmp_path / "in.jsonl", line)))
+    assert work == Work("messages", body["messages"], 128)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no prompts in"):
-        read_dataset(custom(write(tmp_path / "in.jsonl")), ("m",))
+        read_dataset(custom(write(tmp_path / "in.jsonl")))
 
 
 def conversation(question: str, answer: str) -> dict[str, Any]:
@@ -127,13 +135,13 @@ def test_sharegpt_asks_the_first_question_for_an_answer_as_long_as_the_first(tmp
         {"conversations": []},
     ]
     path.write_text(json.dumps(entries))
-    assert read_dataset(sharegpt(path), ("m",), ByteTokenizer()) == [Work("text", "q" * 10, 20, 10)]
+    assert read_dataset(sharegpt(path), ByteTokenizer()) == [Work("text", "q" * 10, 20, 10)]
 
 
 def test_without_a_tokenizer_four_characters_stand_for_a_token(tmp_path: Path) -> None:
     path = tmp_path / "share.json"
     path.write_text(json.dumps([conversation("q" * 40, "a" * 80)]))
-    assert read_dataset(sharegpt(path), ("m",)) == [Work("text", "q" * 40, 20, 10)]
+    assert read_dataset(sharegpt(path)) == [Work("text", "q" * 40, 20, 10)]
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '[{"conversations": [{}, {}]}]', "not JSON"])
@@ -141,7 +149,7 @@ def test_what_is_not_in_sharegpts_form_is_refused(content: str, tmp_path: Path) 
     path = tmp_path / "share.json"
     path.write_text(content)
     with pytest.raises(UsageError, match="not in ShareGPT's form"):
-        read_dataset(sharegpt(path), ("m",))
+        read_dataset(sharegpt(path))
 
 
 def test_prompts_become_token_ids_through_the_models_template() -> None:

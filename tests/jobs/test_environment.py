@@ -10,8 +10,9 @@ from llmcli.config import EngineConfig
 from llmcli.engine.build import build_engine
 from llmcli.engine.engine import Engine
 from llmcli.gpu_facts import GpuFacts
+from llmcli.hardware import cpu_name
 from llmcli.hub.models import resolve_model
-from llmcli.jobs.environment import cpu_name, environment, machine
+from llmcli.jobs.environment import environment, machine
 from tests.tiny_models import tiny_chat_model
 
 
@@ -26,6 +27,7 @@ def test_it_is_plain_json_with_names_and_sizes(engine: Engine) -> None:
     assert record["model"] == engine.model.name
     assert (record["dtype"], record["threads"], record["quantization"]) == ("float32", 1, None)
     assert record["weight_bytes"] == engine.config.weight_bytes
+    assert record["parameters"] * 4 == engine.config.weight_bytes
     assert record["cpu"] == cpu_name() != ""
     assert all(value != "" for value in record.values())
 
