@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llmcli.errors import UsageError, quote
 from llmcli.ui import export
+from llmcli.ui.hint_line import hint_line
 from llmcli.ui.session_store import SessionInfo
 from llmcli.ui.slash import Command, Outcome
 from llmcli.ui.state import ChatState
@@ -90,9 +91,7 @@ def session_table(
         mark = "*" if info.id == current else " "
         rows.append((f"{number:>3}{mark} {info.id}", about))
     lines = table(rows).split("\n")
-    return "\n".join(
-        line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines
-    )
+    return "\n".join(line if width is None else hint_line(line, width, ()) for line in lines)
 
 
 def ago(seconds: float) -> str:

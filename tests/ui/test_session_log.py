@@ -7,8 +7,10 @@ import pytest
 
 from llmcli.errors import UsageError
 from llmcli.ui.session import ChatSession
-from llmcli.ui.session_store import SessionStore
+from llmcli.ui.session_commands import session_table
+from llmcli.ui.session_store import SessionInfo, SessionStore
 from llmcli.ui.view import PlainView
+from llmcli.ui.wrap import text_cells
 from tests.ui.fake_engine import Chat, FakeEngine, Lines, Script
 
 
@@ -110,6 +112,13 @@ def test_sessions_are_listed_with_the_present_one_marked(tmp_path: Path) -> None
     assert "  1* " in chat.notes
     assert "what is it" in chat.notes
     assert "error: there is no session nope" in chat.notes
+
+
+def test_a_title_in_wide_letters_is_cut_to_the_window() -> None:
+    info = SessionInfo("mine", "mine.jsonl", "model", "日本語" * 20, turns=1, modified=0.0, size=1)
+    line = session_table([info], 0.0, width=40)
+    assert 35 < text_cells(line) <= 40
+    assert line.endswith("…")
 
 
 def test_export_and_save_write_files_and_never_over_one(
