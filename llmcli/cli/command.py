@@ -40,6 +40,9 @@ FLAG = "flag"
 EXAMPLES = "Examples:"
 _CONFIGURED = "llmcli.configured"  # a place in the context that Typer hands on
 
+# What a bundle may have: values of options as typed, and the default model -> the model if none is typed.
+UnnamedModel = Callable[[Mapping[str, Any], str | None], str | None]
+
 
 @dataclass(frozen=True, slots=True)
 class _Configured:
@@ -74,6 +77,7 @@ class Command(TyperCommand):
     """A command whose options answer to hidden aliases, LLMCLI_* environment variables and configuration files."""
 
     configurable = True
+    unnamed_model: UnnamedModel | None = None
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -185,6 +189,8 @@ class Command(TyperCommand):
         if "MODEL" not in words:
             return None
         model, _ = split_model_and_prompt(words["MODEL"], words.get("PROMPT"))
+        if model is None and self.unnamed_model is not None:
+            model = self.unnamed_model(typed, default)
         return model or default or BUNDLED_NAME
 
     def _origin_of_refused(self, ctx: Any, message: str) -> str:
@@ -240,6 +246,10 @@ def build_command(name: str, function: Callable[..., None], *, configurable: boo
     command = get_command(app)
     assert isinstance(command, Command)
     command.configurable = configurable
+    hints = get_type_hints(function).values()
+    command.unnamed_model = next(
+        (hint.unnamed_model for hint in hints if hasattr(hint, "unnamed_model")), None
+    )
     return command
 
 
