@@ -1,5 +1,6 @@
 """Slash commands for saved chats: list them, go on with one, write this one to a file. Used by `commands.py`."""
 
+import os
 import time
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def export_chat(state: ChatState, argument: str) -> Outcome:
 def _write(state: ChatState, name: str, ending: str) -> Outcome:
     if not state.conversation.turns:
         raise UsageError("there is nothing to write yet")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     path = path if path.suffix else path.with_name(path.name + ending)
     export.write(state.saved(), path)
     state.notes.dim(f"written to {quote(str(path))}")

@@ -142,6 +142,15 @@ def test_export_and_save_write_files_and_never_over_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sessions", "x.json", "x.md", "y.jsonl"]
 
 
+def test_a_file_that_can_not_be_written_ends_no_chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chat = Chat(FakeEngine())
+    run(chat, "hi", f"/export {'x' * 300}.md", "/save x\0.md", "/save ~nobody-here/x.md", "more")
+    assert chat.notes.count("can not be written") == 2
+    assert "there is no folder ~nobody-here" in chat.notes
+    assert len(chat.state.conversation.turns) == 2
+
+
 def test_export_without_a_name_takes_that_of_the_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
