@@ -33,10 +33,10 @@ from llmcli.cli.keys import (
 from llmcli.cli.layers import MODEL, Setting, in_force, read_layers
 from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, SHORT_FORMS
 from llmcli.errors import LLMCliError, quote
+from llmcli.ui.parameters import FLAG
 
 OPTIONAL_VALUE = "[ID]"
 """The metavar of an option whose value may be left out; it is then empty."""
-FLAG = "flag"
 EXAMPLES = "Examples:"
 _CONFIGURED = "llmcli.configured"  # a place in the context that Typer hands on
 

@@ -1,6 +1,6 @@
 """What a front end says besides the answers: notices, warnings and errors, on stderr.
 
-Text given here is printed as it is: no markup, no wrapping, control characters escaped. Knows nothing of
+Text given here is printed as it is: no markup, no wrapping but in tables, control characters escaped. Knows nothing of
 what is said.
 """
 
