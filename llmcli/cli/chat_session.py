@@ -67,7 +67,7 @@ def unnamed_model(typed: Mapping[str, Any], default: str | None) -> str | None:
         saved = "" if session_id is None else store.read(session_id).setup.model
     except UsageError:  # `open_session` tells
         saved = ""
-    return saved or default or last_model()
+    return saved or default or (None if typed.get("url") else last_model())
 
 
 def check_options(options: SessionOptions) -> None:
