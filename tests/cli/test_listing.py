@@ -86,12 +86,18 @@ def test_on_a_terminal_it_is_a_table(program_env: dict[str, str]) -> None:
     assert {line[place - 1 : place + 1] for line in lines} == {" b", " e"}  # built-in, environment variable
 
 
-def test_on_a_narrow_terminal_each_row_is_a_block(program_env: dict[str, str]) -> None:
+def test_on_a_narrow_terminal_spare_columns_go(program_env: dict[str, str]) -> None:
     program_env.pop("COLUMNS")
     lines = BOLD.sub("", on_terminal(["list"], program_env, columns=40)).splitlines()
-    assert lines[0].split() == ["NAME", "tiny-chat", "(bundled)"]
-    assert [line.split()[0] for line in lines] == ["NAME", "QUANT", "SIZE", "CTX", "MODIFIED"]
+    assert lines[0].split() == ["NAME", "SIZE", "FITS"]
     assert max(map(len, lines)) <= 40
+
+
+def test_where_no_column_is_spare_each_row_is_a_block(program_env: dict[str, str]) -> None:
+    program_env.pop("COLUMNS")
+    screen = BOLD.sub("", on_terminal(["config", "show", "--all", "--origin"], program_env, columns=40))
+    heads = [line.split()[:1] for line in screen.splitlines()]
+    assert heads[:8] == [["KEY"], ["VALUE"], ["ORIGIN"], [], ["KEY"], ["VALUE"], ["ORIGIN"], []]
 
 
 def test_rows_may_be_mappings(capsys: pytest.CaptureFixture[str]) -> None:
