@@ -182,6 +182,8 @@ class ChatSession:
         state.notes.dim(f"going on after “… {tail}”")
         state.conversation.reopen(keep_answer=True)
         self._answer(backend, state.overrides, before)
+        if state.conversation.turns[-1].answer == before[-1].answer:
+            state.notes.dim("nothing was added: the model takes the answer for complete")
         return Outcome.GO_ON
 
     def _answer(

@@ -248,8 +248,12 @@ def test_an_editor_that_can_not_be_used_is_told_below_the_prompt_and_the_text_st
 ) -> None:
     reader = reader_with(keyboard, edit=partial(edit_text, editor="no-such"))
     buffer = reader._session.default_buffer
-    buffer.text = "text"
-    asyncio.run(reader.write_on(buffer))
+
+    async def press_ctrl_g() -> None:
+        buffer.text = "text"
+        await reader.write_on(buffer)
+
+    asyncio.run(press_ctrl_g())
     assert buffer.text == "text"
     assert "'no-such' can not be used" in reader._toolbar()
     assert "set EDITOR" in reader._toolbar()

@@ -240,6 +240,13 @@ def test_continue_goes_on_where_the_answer_stopped() -> None:
     assert "going on after “… Once upon”" in chat.notes
 
 
+def test_an_answer_to_which_the_model_adds_nothing_is_told_to_be_complete() -> None:
+    chat = Chat(FakeEngine([Script(("All.",)), Script(())]))
+    run(chat, "hi", "/continue")
+    assert "nothing was added: the model takes the answer for complete" in chat.notes
+    assert answers(chat) == ["All."]
+
+
 def test_an_answer_cut_at_a_limit_says_how_to_go_on() -> None:
     chat = Chat(FakeEngine([Script(("w",) * 3, "length")]), {"max_tokens": 3})
     run(chat, "hi")
