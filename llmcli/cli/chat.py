@@ -1,22 +1,25 @@
 """`llmcli chat`: talk to a model, or have one prompt answered.
 
-Parses, builds and calls; the conversation itself is in `ui/`, the choice of a saved one in `chat_session.py`.
+Parses, builds and calls; the conversation itself is in `ui/`, the choice of a saved one in `chat_session.py`, what
+needs the terminal in `chat_terminal.py`.
 """
 
 import json
 import os
 import select
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmcli.cli.chat_options import AnswerOptions, ServerOptions, SessionOptions
+from llmcli.cli.chat_session import check_options, last_model, open_session, save_at_the_end
+from llmcli.cli.chat_terminal import can_edit, is_terminal, new_view, prompt_reader, terminal_of_commands
 from llmcli.cli.command import Settings
 from llmcli.cli.completion import complete_model
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
 from llmcli.errors import UsageError
+from llmcli.ui.parameters import FLAG
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,12 +27,9 @@ if TYPE_CHECKING:
     from llmcli.ui.models import Models
     from llmcli.ui.notes import Notes
     from llmcli.ui.parameters import Parameters
-    from llmcli.ui.prompt_reader import PromptReader
     from llmcli.ui.session import Reader
     from llmcli.ui.session_records import SavedChat
-    from llmcli.ui.state import ChatState, Terminal
-    from llmcli.ui.thinking import ThinkingMode
-    from llmcli.ui.view import Thinking, View
+    from llmcli.ui.state import ChatState
     from llmcli.ui.waiting import Waiting
 
 SLOW_STDIN_S = 1.0
@@ -42,7 +42,8 @@ def chat(
             metavar="MODEL",
             show_default=False,
             autocompletion=complete_model,
-            help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else your default model.",
+            help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else your default model, the one"
+            " of your last chat, or the bundled one.",
         ),
     ] = None,
     second: Annotated[
@@ -86,7 +87,6 @@ def chat(
         llmcli chat --url http://127.0.0.1:8000/v1
         git diff | llmcli chat "Write a commit message for this"
     """
-    from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
     from llmcli.cli.verdict import before_download
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
@@ -102,6 +102,10 @@ def chat(
     check_options(sessions)
     flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
     num_logprobs = flags.pop("logprobs", None)
+    if settings.origins.get("api_key") == FLAG:
+        notes.warn(
+            "others on this machine can see --api-key in the list of processes; LLMCLI_API_KEY hides it"
+        )
     parameters = Parameters(flags, settings.origins)
     attachments = [read_text(name) for name in answers.files or ()]
     log, saved = open_session(sessions, notes)
@@ -118,12 +122,11 @@ def chat(
     )  # fmt: skip
     name, prompt = _split(first, second, models)
     if models.url is None and (saved is None or not saved.setup.model):
-        name = name or settings.model
-    if first and prompt == first and saved is None and not any(char.isspace() for char in first):
-        which = f"“{name}”" if name else "the bundled model"
-        notes.dim(f"“{first}” is taken as a prompt for {which}; a model is owner/name or a folder")
+        name = name or settings.model or last_model()
+    if first and prompt == first and saved is None:
+        _tell_taken_as_prompt(first, name, models, notes)
     prompt = _with_piped_text(prompt, interactive, notes)
-    wants_session = interactive or (prompt is None and _is_terminal(sys.stdin))
+    wants_session = interactive or (prompt is None and is_terminal(sys.stdin))
     if prompt is None and not wants_session and not attachments:
         raise UsageError(
             "there is no prompt: standard input is empty", fix='type llmcli chat "your question"'
@@ -142,11 +145,13 @@ def chat(
         backend=_prepare(models, name, model_options.revision, saved, notes),
         models=models,
         log=log,
-        terminal=_terminal(),
-        show_stats=_is_terminal(sys.stderr) if answers.stats is None else answers.stats,
+        terminal=terminal_of_commands(),
+        show_stats=is_terminal(sys.stderr) if answers.stats is None else answers.stats,
         drop_turns=answers.overflow == "drop",
         prefill=answers.prefill,
         show_thinking=answers.show_thinking,
+        markdown=answers.markdown,
+        wrap=answers.wrap,
         num_logprobs=num_logprobs,
         attachments=attachments,
     )
@@ -159,11 +164,11 @@ def chat(
     state.backend.start()
     try:
         if wants_session:
-            _run_session(state, prompt, answers, keep_history=sessions.history, single_turn=single_turn)
+            _run_session(state, prompt, keep_history=sessions.history, single_turn=single_turn)
         elif answers.as_json:
             _print_json(state, prompt or "")
         else:
-            answer_once(state, prompt or "", lambda: _new_view(answers, state.show_thinking))
+            answer_once(state, prompt or "", lambda: new_view(state))
     finally:
         save_at_the_end(state, sessions)
         log.close()
@@ -205,6 +210,17 @@ def _split(first: str | None, second: str | None, models: "Models") -> tuple[str
     return split_model_and_prompt(first, second)
 
 
+def _tell_taken_as_prompt(word: str, name: str | None, models: "Models", notes: "Notes") -> None:
+    """Say so of a single word, which may have been meant as a model."""
+    if any(char.isspace() for char in word):
+        return
+    if models.url is not None:
+        notes.dim(f"“{word}” is taken as a prompt; the server has no model of this name")
+    else:
+        which = f"“{name}”" if name else "the bundled model"
+        notes.dim(f"“{word}” is taken as a prompt for {which}; a model is owner/name or a folder")
+
+
 def _prepare(
     models: "Models", name: str | None, revision: str | None, saved: "SavedChat | None", notes: "Notes"
 ) -> "Waiting":
@@ -228,9 +244,7 @@ def _prepare(
     return backend
 
 
-def _run_session(
-    state: "ChatState", prompt: str | None, answers: AnswerOptions, *, keep_history: bool, single_turn: bool
-) -> None:
+def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, single_turn: bool) -> None:
     """Chat on the terminal; where there is none to edit lines on, with plain lines."""
     from contextlib import nullcontext
 
@@ -240,21 +254,22 @@ def _run_session(
 
     reader: Reader
     mode: AbstractContextManager[None]
-    if _can_edit():
-        reader, mode = _prompt_reader(state, keep_history), type_ahead(sys.stdout.fileno())
+    if can_edit():
+        reader, mode = prompt_reader(state, keep_history), type_ahead(sys.stdout.fileno())
     else:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
-    session = ChatSession(state, reader, lambda: _new_view(answers, state.show_thinking))
+    session = ChatSession(state, reader, lambda: new_view(state))
     try:
         with mode:
             if single_turn:
                 session.run_once()
             else:
-                state.notes.dim(f"{state.backend.name} · /help lists the commands · Ctrl-D leaves")
+                hello = f"{state.backend.name} · /help lists the commands · Ctrl-D leaves"
+                state.notes.dim(state.notes.fit(hello))
                 session.run(prompt)
     finally:
-        if state.log.session_id is not None and _is_terminal(sys.stderr):
+        if state.log.session_id is not None and is_terminal(sys.stderr):
             state.notes.dim(f"saved; llmcli chat --resume {state.log.session_id} goes on with it")
 
 
@@ -262,7 +277,8 @@ def _print_json(state: "ChatState", prompt: str) -> None:
     from llmcli.ui.once import SilentView, answer_once, answer_record
 
     answer = answer_once(state, prompt, SilentView)
-    typer.echo(json.dumps(answer_record(state, answer), ensure_ascii=False))
+    # On a terminal escaped: of the control characters of a model JSON itself escapes only some.
+    typer.echo(json.dumps(answer_record(state, answer), ensure_ascii=is_terminal(sys.stdout)))
 
 
 def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> str | None:
@@ -275,7 +291,7 @@ def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> s
     """
     from llmcli.ui.positionals import join_prompt
 
-    if sys.stdin is None or _is_terminal(sys.stdin) or (interactive and not _is_terminal(sys.stdout)):
+    if sys.stdin is None or is_terminal(sys.stdin) or (interactive and not is_terminal(sys.stdout)):
         return join_prompt(prompt, None)
     if prompt is not None and os.name == "posix" and not select.select([sys.stdin], [], [], SLOW_STDIN_S)[0]:
         notes.dim(
@@ -288,79 +304,3 @@ def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> s
         raise UsageError(
             f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
         ) from None
-
-
-def _prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
-    from llmcli.cli.chat_session import state_folder
-    from llmcli.ui.commands import complete
-    from llmcli.ui.prompt_reader import PromptReader, open_history
-
-    path: Path | None = state_folder() / "history" if keep_history else None
-    try:
-        history = open_history(path)
-    except OSError as error:
-        state.notes.warn(f"what you type is not kept for the next chat: {path}: {error.strerror}")
-        history = open_history(None)
-    reader = PromptReader(
-        history,
-        complete,
-        lambda: state.backend.progress(),
-        thinking=state.conversation.last_reasoning,
-        edit_last=lambda: "/edit" if state.conversation.turns else None,
-    )
-    state.backend.on_done(reader.loading_done)
-    # A model that is switched to and fails ends no chat: the next message tells, and the one before is back.
-    state.on_model = lambda backend: backend.on_done(lambda error: reader.loading_done(None))
-    return reader
-
-
-def _terminal() -> "Terminal":
-    """What the terminal can do for commands, if there is one."""
-    from functools import partial
-
-    from llmcli.ui.clipboard import put_clipboard
-    from llmcli.ui.state import Terminal
-
-    if not _can_edit():
-        return Terminal()
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    return Terminal(editor=editor, put_clipboard=partial(put_clipboard, sys.stdout))
-
-
-def _new_view(answers: AnswerOptions, show_thinking: bool | None) -> "View":
-    """A view on stdout: Markdown where a person reads along, plain text as it is in a pipe.
-
-    Args:
-        show_thinking: True leaves reasoning on the screen or writes it into the pipe, False never shows it.
-    """
-    from llmcli.ui.console import stdout_console
-    from llmcli.ui.live_region import LiveRegion
-    from llmcli.ui.markdown_view import MarkdownView
-    from llmcli.ui.thinking import TaggedThinking, ThinkingView
-    from llmcli.ui.view import AnswerView, PlainView
-    from llmcli.ui.wrap import WordWrap
-
-    terminal, live = _is_terminal(sys.stdout), _can_edit()
-    region = LiveRegion(sys.stdout, live=live)
-    text: MarkdownView | PlainView
-    if live if answers.markdown is None else answers.markdown:
-        text = MarkdownView(stdout_console(), region)
-    else:
-        wants_wrap = terminal if answers.wrap is None else answers.wrap
-        text = PlainView(sys.stdout, WordWrap(lambda: region.width) if wants_wrap else None)
-    thinking: Thinking | None = None
-    if terminal:
-        mode: ThinkingMode = "fold" if show_thinking is None else "show" if show_thinking else "hide"
-        thinking = ThinkingView(region, mode, styled=live)
-    elif show_thinking:
-        thinking = TaggedThinking(sys.stdout)
-    return AnswerView(text, thinking)
-
-
-def _can_edit() -> bool:
-    """Whether lines can be edited: the output is a terminal that can move its cursor."""
-    return _is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-
-
-def _is_terminal(stream: object) -> bool:
-    return stream is not None and stream.isatty()  # type: ignore[attr-defined]

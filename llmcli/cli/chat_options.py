@@ -1,8 +1,9 @@
 """The options that only `llmcli chat` takes, in groups. Knows nothing of what is done with them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -79,6 +80,13 @@ class SessionOptions:
             rich_help_panel=SESSION,
         ),
     ] = True
+
+    @staticmethod
+    def unnamed_model(typed: Mapping[str, Any], default: str | None) -> str | None:
+        """The model of a chat for which none is typed; `cli/command.py` applies the settings for that model."""
+        from llmcli.cli.chat_session import unnamed_model
+
+        return unnamed_model(typed, default)
 
 
 @dataclass(frozen=True, kw_only=True)

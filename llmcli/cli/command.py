@@ -33,12 +33,15 @@ from llmcli.cli.keys import (
 from llmcli.cli.layers import MODEL, Setting, in_force, read_layers
 from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, SHORT_FORMS
 from llmcli.errors import LLMCliError, quote
+from llmcli.ui.parameters import FLAG
 
 OPTIONAL_VALUE = "[ID]"
 """The metavar of an option whose value may be left out; it is then empty."""
-FLAG = "flag"
 EXAMPLES = "Examples:"
 _CONFIGURED = "llmcli.configured"  # a place in the context that Typer hands on
+
+# What a bundle may have: values of options as typed, and the default model -> the model if none is typed.
+UnnamedModel = Callable[[Mapping[str, Any], str | None], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Command(TyperCommand):
 
     configurable = True
     survives_files = False  # see `FileTrouble`
+    unnamed_model: UnnamedModel | None = None
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -209,6 +213,8 @@ class Command(TyperCommand):
         if "MODEL" not in words:
             return None
         model, _ = split_model_and_prompt(words["MODEL"], words.get("PROMPT"))
+        if model is None and self.unnamed_model is not None:
+            model = self.unnamed_model(typed, default)
         return model or default or BUNDLED_NAME
 
     def _origin_of_refused(self, ctx: Any, message: str) -> str:
@@ -264,7 +270,11 @@ def build_command(name: str, function: Callable[..., None], *, configurable: boo
     command = get_command(app)
     assert isinstance(command, Command)
     command.configurable = configurable
-    command.survives_files = FileTrouble in get_type_hints(function).values()
+    hints = get_type_hints(function).values()
+    command.survives_files = FileTrouble in hints
+    command.unnamed_model = next(
+        (hint.unnamed_model for hint in hints if hasattr(hint, "unnamed_model")), None
+    )
     return command
 
 

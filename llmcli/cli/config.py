@@ -8,7 +8,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Annotated, Any
 
@@ -18,14 +18,16 @@ from typer.core import TyperGroup
 from llmcli.cli.completion import complete_model
 from llmcli.cli.config_values import Section, check_files, checked_value, every_key, find_place
 from llmcli.cli.config_writer import remove_setting, write_setting
+from llmcli.cli.editor import editor_command
 from llmcli.cli.groups import Subcommands
-from llmcli.cli.keys import MODEL_VARIABLE, Vocabulary, read_vocabulary, set_variable
+from llmcli.cli.keys import MODEL_VARIABLE, SECRETS, Vocabulary, read_vocabulary, set_variable
 from llmcli.cli.layers import MODEL, Layers, Setting, in_force, read_file, read_layers, shown, user_file
 from llmcli.cli.listing import Column, print_listing
 from llmcli.cli.options import ListingFormat
 from llmcli.errors import LLMCliError, UsageError, quote
 
 BUILT_IN = "built-in"
+HIDDEN = "(hidden)"
 MAX_HELP = 60  # characters that a shell shows beside a key
 GENERATION_CONFIG = "model's generation_config.json"
 TEMPLATE = """\
@@ -126,7 +128,7 @@ def show(
     """
     vocabulary, layers = _vocabulary(ctx), read_layers()
     check_files(ctx, layers, vocabulary)
-    rows = sorted(_rows(layers, vocabulary, model), key=lambda row: row.key)
+    rows = sorted(map(_without_secret, _rows(layers, vocabulary, model)), key=lambda row: row.key)
     found = [row for row in rows if everything or row.origin != BUILT_IN]
     print_listing(found, (*COLUMNS, ORIGIN) if origin else COLUMNS, form, key="key")
     if not found:
@@ -161,7 +163,8 @@ def set_value(
     section, name, options = find_place(key, model, _vocabulary(ctx))
     value = checked_value(ctx, name, options, values)
     write_setting(user_file(), section, name, value)
-    typer.echo(f"{name} = {show_value(value)} in {shown(user_file())} [{_title(section)}]", err=True)
+    said = HIDDEN if name in SECRETS else show_value(value)
+    typer.echo(f"{name} = {said} in {shown(user_file())} [{_title(section)}]", err=True)
     variable = _set_variable(name, next(iter(options.values()), None))
     if variable:
         typer.echo(f"{variable} in the environment goes before it", err=True)
@@ -205,7 +208,7 @@ def edit(ctx: typer.Context) -> None:
             file.write_text(TEMPLATE, "utf-8")
         except OSError as error:
             raise LLMCliError(f"{shown(file)} can not be written: {error.strerror}") from error
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    editor = editor_command()
     try:
         code = subprocess.run([*shlex.split(editor), str(file)], check=False).returncode
     except (OSError, ValueError) as error:
@@ -253,6 +256,12 @@ def _row(key: str, parameter: Any, setting: Setting | None, model_defaults: Mapp
     value = parameter.default
     plain = value is None or isinstance(value, str | int | float | list)
     return Row(key, value if plain else str(value), BUILT_IN)
+
+
+def _without_secret(row: Row) -> Row:
+    """The row as it may be shown: people paste this list."""
+    secret = row.key.rpartition(".")[2] in SECRETS and row.value is not None
+    return replace(row, value=HIDDEN) if secret else row
 
 
 def _generation_defaults(model: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from llmcli.cli.layers import DEFAULTS, MODEL, MODELS, Layers, Setting, shown
+from llmcli.cli.layers import DEFAULTS, MODEL, MODELS, PROJECT_FILE, Layers, Setting, shown, user_file
 from llmcli.errors import UsageError, quote
 from llmcli.nearest import did_you_mean
 
@@ -20,6 +20,10 @@ ENV_PREFIX = "LLMCLI_"
 MODEL_VARIABLE = "LLMCLI_MODEL"
 # What destroys or skips a question is said each time: a file that lies in some folder must not say it.
 FLAGS_ONLY = ("yes", "overwrite", "force")
+# What reads a file of the user's, or says where prompts and keys go: a project's file, which somebody else may have
+# written, must not say that.
+USER_ONLY = ("file", "url", "base-url", "host", "api-key", "token")
+SECRETS = ("api-key", "token")  # not to be shown
 
 Keys = Mapping[str, Any]  # key -> Typer's parameter
 Vocabulary = Mapping[str, Keys]  # command -> its keys
@@ -63,9 +67,15 @@ def check_layers(layers: Layers, command: str, keys: Keys, vocabulary: Callable[
         vocabulary: loads the keys of all commands; called only when those do not suffice.
 
     Raises:
-        UsageError: an unknown section or key.
+        UsageError: an unknown section or key, or one that a project may not set.
     """
     for setting in chain.from_iterable(layers):
+        if setting.path == PROJECT_FILE and setting.key in USER_ONLY:
+            raise UsageError(
+                f"{setting.origin}: {setting.key} is not taken from a project's file",
+                why="others may have written it",
+                fix=f"set it in {shown(user_file())}, or give --{setting.key}",
+            )
         if setting.key == MODEL and setting.pattern is not None:
             raise UsageError(
                 f"{setting.origin}: model can not be set for a model", fix=f"move it to [{DEFAULTS}]"

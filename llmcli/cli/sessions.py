@@ -49,7 +49,15 @@ def sessions(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     form: ListingFormat = "auto",
 ) -> None:
-    """List the saved chats, show one, remove or export it."""
+    """List the saved chats, show one, remove or export it.
+
+    Examples:
+        llmcli sessions
+        llmcli sessions show 1
+        llmcli sessions export 1 --as json
+        llmcli sessions export 20261004 -o chat.md
+        llmcli sessions rm 3 4
+    """
     store, words = session_store(), list(ids or ())
     if action == "list":
         if words:
@@ -64,9 +72,9 @@ def sessions(
     if action == "rm":
         _remove(store, list(dict.fromkeys(found)), yes=yes)
     elif action == "show":
-        _print(store.read(found[0]), "json" if form == "json" else "md")
+        _print(store.read(found[0]), form if form in ENDINGS else "md")
     elif output is None:
-        _print(store.read(found[0]), "json" if form == "json" else export_as)
+        _print(store.read(found[0]), form if form in ENDINGS else export_as)
     else:
         from llmcli.ui.export import write
 
@@ -83,7 +91,9 @@ def _list(store: "SessionStore", form: Form) -> None:
         Column("CHANGED", lambda info: ago(now - info.modified)),
         Column("TURNS", lambda info: info.turns),
         Column("MODEL", lambda info: info.model.rsplit("/", 1)[-1] or "?"),
-        Column("ASKED FIRST", lambda info: info.title or f"can not be read: {info.problem}"),
+        Column(
+            "ASKED FIRST", lambda info: f"can not be read: {info.problem}" if info.problem else info.title
+        ),
     )
     if not listed and form in ("auto", "human"):
         typer.echo("no saved chats; llmcli chat saves each as it goes", err=True)

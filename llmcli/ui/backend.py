@@ -65,8 +65,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def generation_defaults(self) -> Mapping[str, Any]:
-        """Sampling fields that the model brings along."""
+    def generation_defaults(self) -> Mapping[str, Any] | None:
+        """Sampling fields that the model brings along; None where a server has them, and does not tell."""
         ...
 
     def params(self, overrides: Mapping[str, Any]) -> SamplingParams:

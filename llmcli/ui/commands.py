@@ -14,10 +14,9 @@ from llmcli.ui.history_commands import HISTORY_COMMANDS
 from llmcli.ui.look_commands import LOOK_COMMANDS
 from llmcli.ui.parameters import SETTABLE
 from llmcli.ui.session_commands import SESSION_COMMANDS
-from llmcli.ui.setting_commands import SETTING_COMMANDS
+from llmcli.ui.setting_commands import SETTING_COMMANDS, SWITCHES
 from llmcli.ui.slash import Command, Outcome
 from llmcli.ui.state import ChatState
-from llmcli.ui.status import table
 from llmcli.ui.text_commands import TEXT_COMMANDS
 
 BLOCK = '"""'
@@ -108,7 +107,7 @@ def complete(text: str) -> Iterator[tuple[str, str, int]]:
 def _choices(head: str) -> Iterable[str]:
     """The words that a command takes."""
     return {
-        "/set": (*SETTABLE, "stats", "system"),
+        "/set": (*SETTABLE, *SWITCHES, "system"),
         "/help": [command.name for command in COMMANDS],
         "/show": ("info", "template", "license", "params"),
         "/think": ("on", "off", "default", "fold", "show", "hide"),
@@ -134,14 +133,14 @@ def _paths(word: str) -> Iterator[str]:
 def _help(state: ChatState, argument: str) -> Outcome:
     words = argument.lower().split()
     if words == ["shortcuts"]:
-        state.notes.say(table(KEYS))
+        state.notes.table(KEYS)
     elif words:
         command = find_command(words[0].lstrip("/!"))
         aliases = f" (also {', '.join('/' + name for name in command.aliases)})" if command.aliases else ""
         state.notes.say(f"{command.usage}{aliases}\n{command.summary}")
     else:
         rows = [(command.usage, command.summary) for command in COMMANDS]
-        state.notes.say(table([*rows, ("", ""), *KEYS]))
+        state.notes.table([*rows, ("", ""), *KEYS])
     return Outcome.GO_ON
 
 

@@ -6,7 +6,8 @@ and `ui/`.
 """
 
 import sys
-from typing import IO, TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,4 +36,9 @@ def _console(file: IO[str], width: int | None = None) -> "Console":
             self.quiet = True
             raise BrokenPipeError
 
-    return PipeConsole(file=file, width=width, markup=False, emoji=False, highlight=False)
+    make = partial(PipeConsole, file=file, width=width, markup=False, emoji=False, highlight=False)
+    console = make()
+    if console.is_terminal and not file.isatty():  # FORCE_COLOR: a pipe has colours then, and still no cursor
+        colours: Any = console.color_system
+        return make(force_terminal=False, color_system=colours)
+    return console

@@ -5,6 +5,7 @@ and `llmcli sessions export`.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,9 @@ def check_target(path: Path) -> None:
         raise UsageError(
             f"{quote(str(path))} has no ending that tells the format", fix=f"use one of {', '.join(FORMATS)}"
         )
-    if path.exists():
+    if os.path.exists(path):  # these never raise, whatever the name and the folder are
         raise UsageError(f"{quote(str(path))} exists", fix="name another file, or remove it first")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"there is no folder {quote(str(path.parent))}", fix="make it, or name another")
 
 
@@ -108,8 +109,9 @@ def write(chat: SavedChat, path: Path, *, replace: bool = False) -> None:
         part = path.with_name(path.name + ".part")
         part.write_bytes(data)
         part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{quote(str(path))} can not be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no name for a file"
+        raise OutputError(f"{quote(str(path))} can not be written: {reason}") from None
 
 
 def read(path: Path, setup: ChatSetup) -> SavedChat:

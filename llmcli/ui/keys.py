@@ -4,12 +4,14 @@ Built on prompt_toolkit. Made by `prompt_reader.py`, which says what the keys ac
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmcli.ui.interrupt import TWICE_S
 from llmcli.ui.line_reader import is_closed
 
 if TYPE_CHECKING:
+    from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 SHIFT_ENTER = "\x1b[27;2;13~"
@@ -38,6 +40,10 @@ class Prompt(Protocol):
 
     def edit_last(self) -> str | None:
         """The line to be read in place of Esc Esc, None for none."""
+        ...
+
+    def write_on(self, buffer: "Buffer") -> Coroutine[Any, Any, None]:
+        """Open the text in the user's editor."""
         ...
 
 
@@ -99,7 +105,7 @@ def _add_others(keys: "KeyBindings", prompt: Prompt) -> None:
 
     @keys.add("c-g", filter=in_prompt)
     def _editor(event: "KeyPressEvent") -> None:
-        event.current_buffer.open_in_editor()
+        event.app.create_background_task(prompt.write_on(event.current_buffer))
 
     @keys.add("c-t", filter=in_prompt)
     def _thinking(event: "KeyPressEvent") -> None:

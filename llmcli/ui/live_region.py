@@ -5,17 +5,19 @@ place is the same line of text whatever a resize does to the lines, so the tail 
 Each update is one write. Knows nothing of what the text means. Used by the Markdown view and the thinking view.
 """
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
 from typing import TextIO
 
-from llmcli.ui.wrap import MIN_WIDTH, wrap_lines
+from llmcli.ui.wrap import MIN_WIDTH, text_cells, wrap_lines
 
 REDRAW_S = 0.05
 _TAIL_CHARS = 16384  # a longer tail is cut before it is wrapped, at steps, so that its lines do not dance
 _TAIL_STEP = 4096
+_NARROW = 40
 
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output; terminals that lack it ignore it
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -112,10 +114,15 @@ class LiveRegion:
 def _last_rows(tail: str, size: os.terminal_size) -> list[str]:
     """The end of a tail, at most half as high as the window.
 
-    Half, so that the tail still fits when a window that is made narrower breaks its lines in two. One column is left
-    free: a cursor behind the last one is treated differently by each terminal.
+    A window that is made narrower breaks its lines: half, and no more than a window of 40 columns and the same height
+    would hold, so that the tail still fits then; what leaves the window at its top could not be erased. One column is
+    left free: a cursor behind the last one is treated differently by each terminal.
     """
     excess = len(tail) - _TAIL_CHARS
     if excess > 0:
         tail = tail[(excess // _TAIL_STEP + 1) * _TAIL_STEP :]
-    return wrap_lines(tail.rstrip(), max(1, size.columns - 1))[-max(1, size.lines // 2) :]
+    rows = wrap_lines(tail.rstrip(), max(1, size.columns - 1))[-max(1, size.lines // 2) :]
+    heights = [max(1, math.ceil(text_cells(row) / _NARROW)) for row in rows]
+    while len(rows) > 1 and sum(heights) > size.lines:
+        del rows[0], heights[0]
+    return rows

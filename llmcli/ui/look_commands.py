@@ -6,7 +6,7 @@ from llmcli.ui.parameters import show_value
 from llmcli.ui.setting_commands import thinking
 from llmcli.ui.slash import Command, Outcome
 from llmcli.ui.state import ChatState
-from llmcli.ui.status import context_use, count, parameter_rows, table
+from llmcli.ui.status import context_use, count, sampling_rows
 
 MAX_SHOWN_TOKENS = 500
 SUBJECTS = ("info", "template", "license", "params")
@@ -25,10 +25,8 @@ def status(state: ChatState, argument: str) -> Outcome:
         rows.append(("next message", f"with {len(state.attachments)} file(s)"))
     if state.think is not None or state.show_thinking is not None:
         rows.append(("thinking", thinking(state)))
-    if not backend.generation_defaults:
-        rows.append(("sampling defaults", "the model has no generation_config.json with any"))
-    rows += parameter_rows(state.parameters.in_force(backend.generation_defaults))
-    state.notes.say(table(rows))
+    rows += sampling_rows(state.parameters, backend.generation_defaults)
+    state.notes.table(rows)
     return Outcome.GO_ON
 
 
@@ -46,13 +44,15 @@ def show(state: ChatState, argument: str) -> Outcome:
         raise UsageError(f"/show takes {', '.join(SUBJECTS)}, got {quote(argument, 40)}")
     backend = state.backend()
     if subject == "info":
-        state.notes.say(table(backend.describe()))
+        state.notes.table(backend.describe())
     elif subject == "template":
         state.notes.say(backend.template() or f"{quote(backend.name)} has no chat template")
     elif subject == "license":
         state.notes.say(backend.license() or f"{quote(backend.name)} brings no licence")
+    elif backend.generation_defaults is None:
+        state.notes.say("a server does not tell its sampling defaults")
     elif backend.generation_defaults:
-        state.notes.say(table([(k, show_value(v)) for k, v in backend.generation_defaults.items()]))
+        state.notes.table([(k, show_value(v)) for k, v in backend.generation_defaults.items()])
     else:
         state.notes.say(f"{quote(backend.name)} brings no sampling defaults")
     return Outcome.GO_ON
@@ -97,7 +97,7 @@ def prompt(state: ChatState, argument: str) -> Outcome:
 
 def stats(state: ChatState, argument: str) -> Outcome:
     """Show what all answers of this chat have cost."""
-    state.notes.say(table(state.totals.rows()))
+    state.notes.table(state.totals.rows())
     return Outcome.GO_ON
 
 

@@ -17,6 +17,7 @@ BUILT_IN = "built-in"
 MODEL = "model's generation_config.json"
 FLAG = "flag"
 SESSION = "session"
+SERVER = "left to the server"
 
 
 def _boolean(text: str) -> bool:
@@ -131,8 +132,8 @@ class Parameters:
         return name
 
     def restore(self, saved: Mapping[str, Any]) -> list[str]:
-        """Take over what was set in a saved chat, below this time's flags; returns the names left out as
-        unknown or out of range."""
+        """Take over what was set in a saved chat, above files and environment, below flags; returns the names
+        that are left out, as unknown or out of range."""
         self.session = {}
         left_out = []
         for name, value in saved.items():
@@ -144,17 +145,21 @@ class Parameters:
             except RequestError:
                 left_out.append(name)
                 continue
-            if name not in self.flags:
+            if name not in self.flags or self._origins.get(name, FLAG) != FLAG:
                 self.session[name] = value
         return left_out
 
-    def in_force(self, model_defaults: Mapping[str, Any]) -> list[ParameterValue]:
-        """Every settable parameter with its value and origin."""
-        built_in = SamplingParams()
+    def in_force(self, model_defaults: Mapping[str, Any] | None) -> list[ParameterValue]:
+        """Every settable parameter with its value and origin.
+
+        Args:
+            model_defaults: None where a server has them, and does not tell.
+        """
+        built_in = None if model_defaults is None else SamplingParams()
         layers: tuple[tuple[Mapping[str, Any], Mapping[str, str], str], ...] = (
             (self.session, {}, SESSION),
             (self.flags, self._origins, FLAG),
-            (model_defaults, {}, MODEL),
+            (model_defaults or {}, {}, MODEL),
         )
         return [
             next(
@@ -163,7 +168,7 @@ class Parameters:
                     for layer, told, origin in layers
                     if name in layer
                 ),
-                ParameterValue(name, getattr(built_in, name), BUILT_IN),
+                ParameterValue(name, getattr(built_in, name, None), BUILT_IN if built_in else SERVER),
             )
             for name in SETTABLE
         ]

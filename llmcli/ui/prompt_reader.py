@@ -8,9 +8,11 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmcli.errors import UsageError
 from llmcli.text.sanitize import sanitize
 from llmcli.ui.hint_line import hint_line
 from llmcli.ui.interrupt import DoublePress
@@ -19,6 +21,7 @@ from llmcli.ui.line_reader import CONTINUED, LEAVE_HINT, PROMPT
 from llmcli.ui.wrap import wrap_lines
 
 if TYPE_CHECKING:
+    from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.formatted_text import StyleAndTextTuples
     from prompt_toolkit.history import History
@@ -45,6 +48,7 @@ class PromptReader:
         status: the line below the prompt.
         thinking: the reasoning of the last answer; empty for none.
         edit_last: what Esc Esc on an empty prompt stands for: the line to be read, or None for nothing.
+        edit: lets the user change a text in an editor, for Ctrl-G; raises UsageError.
         terminal_input, terminal_output: the terminal; None is the one of this process.
     """
 
@@ -56,6 +60,7 @@ class PromptReader:
         *,
         thinking: Callable[[], str] = lambda: "",
         edit_last: Callable[[], str | None] = lambda: None,
+        edit: Callable[[str], str] = lambda text: text,
         terminal_input: "Input | None" = None,
         terminal_output: "Output | None" = None,
     ) -> None:
@@ -66,6 +71,7 @@ class PromptReader:
         self._status = status
         self._thinking = thinking
         self.edit_last = edit_last
+        self._edit = edit
         self._interrupts = DoublePress()
         self.holds_draft = False
         self._unfolded = False
@@ -80,7 +86,6 @@ class PromptReader:
             prompt_continuation=CONTINUED,
             key_bindings=key_bindings(self),
             bottom_toolbar=self._toolbar,
-            tempfile_suffix=".md",
             style=Style.from_dict(
                 {
                     "bottom-toolbar": "noreverse ansibrightblack",
@@ -133,6 +138,20 @@ class PromptReader:
         """Show or hide the reasoning of the last answer, above the prompt."""
         self._unfolded = not self._unfolded and bool(self._thinking())
         self._notice = "" if self._thinking() else NO_THINKING
+
+    async def write_on(self, buffer: "Buffer") -> None:
+        """Open the text in the user's editor; what goes wrong with that stands below the prompt."""
+        from prompt_toolkit.application import run_in_terminal
+        from prompt_toolkit.document import Document
+
+        self._notice = ""
+        try:
+            buffer.document = Document(
+                await run_in_terminal(partial(self._edit, buffer.text), in_executor=True)
+            )
+        except UsageError as error:
+            self._notice = " · ".join(filter(None, (error.what, error.fix)))
+        self._session.app.invalidate()
 
     def _attach(self) -> None:
         """Called in the event loop when the prompt is up."""

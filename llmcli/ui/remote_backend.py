@@ -15,6 +15,8 @@ from llmcli.ui.conversation import ChatPrompt, FittedPrompt
 from llmcli.ui.remote_stream import RemoteStream
 from llmcli.ui.server import Server
 
+SENT = ("role", "content")  # no reasoning of earlier turns: templates drop it, and some servers refuse it
+
 
 class RemoteBackend:
     """One model of a server.
@@ -45,9 +47,9 @@ class RemoteBackend:
         return True
 
     @property
-    def generation_defaults(self) -> Mapping[str, Any]:
-        """Not told by servers; what is not set is left to it."""
-        return {}
+    def generation_defaults(self) -> Mapping[str, Any] | None:
+        """None: servers do not tell, and what is not set is left to them."""
+        return None
 
     @property
     def can_think(self) -> bool:
@@ -70,7 +72,7 @@ class RemoteBackend:
         """The answer; nothing is sent before it is read."""
         body: dict[str, Any] = {
             "model": self.name,
-            "messages": list(prompt.chat.messages),
+            "messages": [{name: message[name] for name in SENT} for message in prompt.chat.messages],
             "stream": True,
             "stream_options": {"include_usage": True},
         }

@@ -81,7 +81,7 @@ class RemoteStream:
                 event = self._event(chunk)
                 if event is not None:
                     yield event
-        except (ValueError, TypeError, AttributeError) as problem:
+        except (ValueError, TypeError, AttributeError, LookupError) as problem:
             error = f"the server's answer is broken: {quote(str(problem), 600)}"
         except (OSError, http.client.HTTPException) as problem:
             error = self._server.broken(problem).what
@@ -96,7 +96,7 @@ class RemoteStream:
         """What one chunk adds, if anything.
 
         Raises:
-            ValueError, TypeError, AttributeError: it is no chat.completion.chunk.
+            ValueError, TypeError, AttributeError, LookupError: it is no chat.completion.chunk.
         """
         if chunk.get("usage") is not None:
             self._usage = chunk["usage"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from llmcli.errors import EngineError, LLMCliError
+from llmcli.errors import EngineError, LLMCliError, OutputError
 from llmcli.ui.answer import Answer, Question, ask, cut_notice, dropped_notice, new_seed
 from llmcli.ui.backend import Backend
 from llmcli.ui.commands import Message, as_input, find_command, parse_input
@@ -81,6 +81,9 @@ class ChatSession:
         """Do what a line asks for; a mistake in it is told, and after a Ctrl-C too the chat goes on."""
         try:
             outcome = action()
+        except OutputError as error:  # of a file that was asked for; the engine goes on
+            self._state.notes.error(error)
+            outcome = Outcome.GO_ON
         except EngineError:
             raise
         except LLMCliError as error:
@@ -179,6 +182,8 @@ class ChatSession:
         state.notes.dim(f"going on after “… {tail}”")
         state.conversation.reopen(keep_answer=True)
         self._answer(backend, state.overrides, before)
+        if state.conversation.turns[-1].answer == before[-1].answer:
+            state.notes.dim("nothing was added: the model takes the answer for complete")
         return Outcome.GO_ON
 
     def _answer(

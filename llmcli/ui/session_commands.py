@@ -1,10 +1,12 @@
 """Slash commands for saved chats: list them, go on with one, write this one to a file. Used by `commands.py`."""
 
+import os
 import time
 from pathlib import Path
 
 from llmcli.errors import UsageError, quote
 from llmcli.ui import export
+from llmcli.ui.hint_line import hint_line
 from llmcli.ui.session_store import SessionInfo
 from llmcli.ui.slash import Command, Outcome
 from llmcli.ui.state import ChatState
@@ -63,7 +65,7 @@ def export_chat(state: ChatState, argument: str) -> Outcome:
 def _write(state: ChatState, name: str, ending: str) -> Outcome:
     if not state.conversation.turns:
         raise UsageError("there is nothing to write yet")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     path = path if path.suffix else path.with_name(path.name + ending)
     export.write(state.saved(), path)
     state.notes.dim(f"written to {quote(str(path))}")
@@ -90,9 +92,7 @@ def session_table(
         mark = "*" if info.id == current else " "
         rows.append((f"{number:>3}{mark} {info.id}", about))
     lines = table(rows).split("\n")
-    return "\n".join(
-        line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines
-    )
+    return "\n".join(line if width is None else hint_line(line, width, ()) for line in lines)
 
 
 def ago(seconds: float) -> str:

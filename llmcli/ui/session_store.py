@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,11 +194,16 @@ class SessionStore:
 
     def list(self) -> list[SessionInfo]:
         """All sessions, the one changed last first."""
-        try:
-            paths = [path for path in self.folder.iterdir() if path.name.endswith(SUFFIX) and path.is_file()]
-        except OSError:
-            return []
-        return sorted((_describe(path) for path in paths), key=lambda info: info.modified, reverse=True)
+        return [_describe(path) for path in self._newest_first()]
+
+    def setups(self) -> Iterator[ChatSetup]:
+        """What the sessions run with, the one changed last first; those that can not be read are passed over."""
+        for path in self._newest_first():
+            try:
+                setup = read_session(path).setup
+            except UsageError:
+                continue
+            yield setup
 
     def find(self, words: str) -> str:
         """The id that is meant: an id, the beginning of just one, or a place in `list()` counted from 1.
@@ -226,7 +231,8 @@ class SessionStore:
         Raises:
             UsageError: there is none.
         """
-        for info in self.list():
+        for path in self._newest_first():
+            info = _describe(path)
             if not info.problem:
                 return info.id
         raise UsageError("there is no saved session", fix="start a chat without --continue")
@@ -245,6 +251,13 @@ class SessionStore:
             raise UsageError(f"session {session_id} can not be deleted: {error.strerror}") from None
         finally:
             file.close()
+
+    def _newest_first(self) -> Sequence[Path]:
+        try:
+            paths = [path for path in self.folder.iterdir() if path.name.endswith(SUFFIX) and path.is_file()]
+            return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+        except OSError:
+            return []
 
     def _path(self, name: str) -> Path:
         if _NAME.fullmatch(name) is None:

@@ -9,24 +9,25 @@ from llmcli.ui.history_commands import system
 from llmcli.ui.parameters import settable_name, show_value
 from llmcli.ui.slash import Command, Outcome, on_or_off
 from llmcli.ui.state import ChatState
-from llmcli.ui.status import parameter_rows, table
+from llmcli.ui.status import sampling_rows
 
 LOGPROBS = 3
 THINKING = ("on", "off", "default", "fold", "show", "hide")
 SHOWN = {"fold": None, "show": True, "hide": False}
+SWITCHES = {"stats": "show_stats", "markdown": "markdown", "wrap": "wrap"}  # name -> field of the state
 
 
 def set_parameter(state: ChatState, argument: str) -> Outcome:
-    """Show or change a sampling parameter."""
+    """Show or change a sampling parameter or how answers are shown."""
     argument = re.sub(r"^parameter(\s+|$)", "", argument)
     name, _, value = argument.partition(" ")
     if name == "system":
         return system(state, value.strip())
-    if name == "stats":
-        return _set_stats(state, value)
+    if name in SWITCHES:
+        return _set_switch(state, name, value)
     if not name:
-        rows = parameter_rows(state.parameters.in_force(state.backend().generation_defaults))
-        state.notes.say(table([*rows, ("stats", "on" if state.show_stats else "off")]))
+        rows = sampling_rows(state.parameters, state.backend().generation_defaults)
+        state.notes.table([*rows, *((name, _switch(state, name)) for name in SWITCHES)])
         return Outcome.GO_ON
     name = settable_name(name)
     if value.strip():
@@ -36,11 +37,16 @@ def set_parameter(state: ChatState, argument: str) -> Outcome:
     return Outcome.GO_ON
 
 
-def _set_stats(state: ChatState, value: str) -> Outcome:
+def _set_switch(state: ChatState, name: str, value: str) -> Outcome:
     if value.strip():
-        state.show_stats = on_or_off(value, "stats")
-    state.notes.dim(f"stats = {'on' if state.show_stats else 'off'}")
+        setattr(state, SWITCHES[name], on_or_off(value, name))
+    state.notes.dim(f"{name} = {_switch(state, name)}")
     return Outcome.GO_ON
+
+
+def _switch(state: ChatState, name: str) -> str:
+    value = getattr(state, SWITCHES[name])
+    return "as the terminal allows" if value is None else "on" if value else "off"
 
 
 def model(state: ChatState, argument: str) -> Outcome:
@@ -103,7 +109,7 @@ SETTING_COMMANDS: tuple[Command, ...] = (
     Command(
         "set",
         "[NAME [VALUE]]",
-        "Show or set a sampling parameter, or stats on/off; default resets.",
+        "Show or set a sampling parameter (default resets it), or stats, markdown, wrap on or off.",
         set_parameter,
     ),
     Command("model", "[ID]", "List the models, or switch to one; the conversation stays.", model, ("load",)),

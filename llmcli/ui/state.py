@@ -47,7 +47,9 @@ class ChatState:
         drop_turns: leave out the oldest turns when the context is full; else that is an error.
         prefill: how every answer is made to begin.
         think: whether the model is told to think; None as its template likes.
-        show_thinking: whether what it thinks stays on the screen; None folds it when it ends.
+        show_thinking: whether what it thinks stays on the screen, or goes into the pipe; None folds it when it ends.
+        markdown: whether answers are rendered; None renders them where a person reads along.
+        wrap: whether lines of plain answers are broken between words; None does so on a terminal.
         num_logprobs: alternatives shown per token of an answer; None shows no table.
         attachments: texts that go with the next message.
         draft: what the next prompt holds already.
@@ -70,6 +72,8 @@ class ChatState:
     prefill: str = ""
     think: bool | None = None
     show_thinking: bool | None = None
+    markdown: bool | None = None
+    wrap: bool | None = None
     num_logprobs: int | None = None
     attachments: list[str] = field(default_factory=list)
     draft: str = ""

@@ -4,15 +4,18 @@ Pure formatting; knows no terminal and no engine.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llmcli.errors import quote
 from llmcli.outputs import RequestStats, TokenLogprobs
-from llmcli.ui.parameters import ParameterValue, show_value
+from llmcli.ui.parameters import Parameters, show_value
+from llmcli.ui.wrap import wrap_lines
 
 NEARLY_FULL = 0.8
 BETWEEN = " · "
+GAP = "  "
 
 
 def stats_line(stats: RequestStats, max_model_len: int | None) -> str:
@@ -61,15 +64,40 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Rows of label and value, the values in one column."""
-    width = max((len(label) for label, _ in rows), default=0)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+def table(rows: Sequence[tuple[str, str]], width: int | None = None) -> str:
+    """Rows of label and value, the values in one column.
+
+    Args:
+        width: of the window: values are wrapped within it, and a label that is long stands above its value.
+    """
+    widest = max((len(label) for label, _ in rows), default=0)
+    if width is None:
+        return "\n".join(f"{label:<{widest}}  {value}".rstrip() for label, value in rows)
+    column = min(widest, width // 3)
+    lines = []
+    for label, value in rows:
+        first, *others = wrap_lines(value, max(1, width - column - len(GAP)))
+        lines += (
+            [f"{label:<{column}}{GAP}{first}"]
+            if len(label) <= column
+            else [label, " " * column + GAP + first]
+        )
+        lines += [" " * column + GAP + line for line in others]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def parameter_rows(values: Iterable[ParameterValue]) -> list[tuple[str, str]]:
-    """Rows of parameter name, and value with origin."""
-    return [(value.name, f"{show_value(value.value)} ({value.origin})") for value in values]
+def sampling_rows(parameters: Parameters, defaults: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Rows of each sampling parameter with its value and origin.
+
+    Args:
+        defaults: those of the model; None where a server has them.
+    """
+    rows = [
+        (value.name, f"{show_value(value.value)} ({value.origin})") for value in parameters.in_force(defaults)
+    ]
+    if defaults is not None and not defaults:
+        rows.insert(0, ("sampling defaults", "the model has no generation_config.json with any"))
+    return rows
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from llmcli.ui.backend import Backend
 from llmcli.ui.loading import Loader, OnDone
 from llmcli.ui.notes import Notes
 from llmcli.ui.parameters import Parameters
-from llmcli.ui.status import parameter_rows, table
+from llmcli.ui.status import sampling_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,8 @@ class Waiting:
         if self._verbose:
             for phase in self._loader.phases:
                 self._notes.dim(phase)
-            rows = [
-                *backend.describe(),
-                *parameter_rows(self._parameters.in_force(backend.generation_defaults)),
-            ]
-            self._notes.dim(table(rows))
+            defaults = sampling_rows(self._parameters, backend.generation_defaults)
+            self._notes.table([*backend.describe(), *defaults], "dim")
         if not backend.remembers:
             self._notes.warn(
                 f"{backend.name} has no chat template: each message is continued as plain text, alone"

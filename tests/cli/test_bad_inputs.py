@@ -13,6 +13,7 @@ from tests.cli.conftest import Call
 from tests.fake_hub import make_default, running_hub
 
 RUN = ["run", "in.jsonl", "-o", "out.jsonl"]
+SERVED = ["chat", "hi", "--url", "http://127.0.0.1:1/v1"]
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 64,
@@ -63,6 +64,9 @@ BAD: list[tuple[str, list[str], int, list[str]]] = [
     ("C17", ["show", "empty"], 5, ["empty has no config.json", "readme.txt"]),
     ("C18 bin", ["show", "pickled"], 5, ["pytorch_model.bin"]),
     ("C18 gguf", ["show", "foreign"], 5, ["model.gguf"]),
+    ("C24 empty", [*SERVED, "--api-key", ""], 2, ["the API key must be visible ASCII"]),
+    ("C24 space", [*SERVED, "--api-key", "two words"], 2, ["the API key must be visible ASCII"]),
+    ("C24 look-alike", [*SERVED, "--api-key", "kеy"], 2, ["the API key must be visible ASCII"]),
     ("C26 option", ["chat", "--temprature", "1"], 2, ["no such option: --temprature", "--temperature?"]),
     ("C26 command", ["chta"], 2, ["no such command: chta", "did you mean llmcli chat?"]),
     ("C26 subcommand", ["config", "shwo"], 2, ["did you mean llmcli config show?"]),

@@ -1,5 +1,6 @@
 """Lists, ranges and shares on bench's command lines, and the table they end in."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -108,7 +109,8 @@ def test_columns_are_aligned_and_control_characters_escaped(capsys: pytest.Captu
 def test_a_narrow_terminal_gets_a_line_for_each_cell(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"COLUMNS": "12", "FORCE_COLOR": "1", "TERM": "xterm"}.items():
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"COLUMNS": "12", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     print_table(COLUMNS, ROWS[:1])
     assert capsys.readouterr().out.splitlines() == ["short", "  number: 1"]

@@ -1,12 +1,15 @@
 """The line of progress, and what is told of model and machine."""
 
+import sys
+
 import pytest
 
 from llmcli.cli.bench_report import StatusLine, head_lines
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, term: str = "xterm") -> StatusLine:
-    for name, value in {"COLUMNS": "20", "FORCE_COLOR": "1", "TERM": term}.items():
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for name, value in {"COLUMNS": "20", "TERM": term}.items():
         monkeypatch.setenv(name, value)
     return StatusLine()
 

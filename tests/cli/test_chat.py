@@ -16,7 +16,8 @@ from typing import Self
 import pytest
 
 from llmcli.cli.app import run_command_line
-from tests.ui.fake_server import FakeServer
+from tests.cli.terminal import on_terminal
+from tests.ui.fake_server import FakeServer, answer
 
 GIVE_UP_S = 120.0
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
@@ -215,6 +216,11 @@ def test_a_server_of_openais_kind_has_the_same_chat(run_llmcli: RunProgram) -> N
         env = {"LLMCLI_URL": server.url, "LLMCLI_API_KEY": "secret"}
         done = run_llmcli("chat", "hi", env=env)
         assert (done.returncode, done.stdout) == (0, "Hello there.\n"), done.stderr
+        assert "“hi” is taken as a prompt; the server has no model of this name" in done.stderr
+        assert "--api-key" not in done.stderr
+        seen = run_llmcli("chat", "hi", "--api-key", "secret", env=env)
+        assert (seen.returncode, seen.stdout) == (0, "Hello there.\n")
+        assert "others on this machine can see --api-key" in seen.stderr
         named = run_llmcli("chat", "served", "hi", env=env)
         assert named.returncode == 0, named.stderr
         refused = run_llmcli("chat", "hi", env=env | {"LLMCLI_API_KEY": "wrong"})
@@ -223,6 +229,37 @@ def test_a_server_of_openais_kind_has_the_same_chat(run_llmcli: RunProgram) -> N
     gone = run_llmcli("chat", "hi", env=env)
     assert gone.returncode == 6
     assert "no server at" in gone.stderr
+
+
+def test_without_a_name_the_model_of_the_last_chat_is_taken_while_it_is_there(
+    chat_model: Path, run_llmcli: RunProgram
+) -> None:
+    assert run_llmcli("chat", "-i", str(chat_model), "-n", "2", input="One day\n").returncode == 0
+    again = run_llmcli("chat", "-i", input="/show\n")
+    assert f"{chat_model} (folder)" in again.stderr
+    chat_model.rename(chat_model.with_name("elsewhere"))
+    assert "tiny-chat (bundled)" in run_llmcli("chat", "-i", input="/show\n").stderr
+
+
+def test_the_settings_of_a_model_count_where_a_saved_chat_names_it(
+    chat_model: Path, run_llmcli: RunProgram, program_env: dict[str, str]
+) -> None:
+    assert run_llmcli("chat", "-i", str(chat_model), "-n", "2", input="One day\n").returncode == 0
+    folder = Path(program_env["HOME"]) / ".config" / "llmcli"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(
+        f'[models."{chat_model}"]\ntop-k = 7\n[models.tiny-chat]\ntop-k = 8\n'
+    )
+    for options in (["-c"], []):
+        done = run_llmcli("chat", "-i", *options, input="/set top_k\n")
+        assert "top_k = 7 (~/.config/llmcli/config.toml" in done.stderr
+
+
+def test_json_on_a_terminal_holds_no_control_characters(program_env: dict[str, str]) -> None:
+    with FakeServer(replies=[answer("\x9b31mred")]).running() as server:
+        screen = on_terminal(["chat", "hi", "--json", "--url", server.url], program_env)
+    assert "\x9b" not in screen
+    assert "\\u009b31mred" in screen
 
 
 class Terminal:

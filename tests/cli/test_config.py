@@ -246,3 +246,28 @@ def test_without_a_subcommand_help_is_printed(call: Call) -> None:
     code, out, _ = call("config")
     assert code == 0
     assert "unset" in out
+
+
+def test_a_key_of_a_server_is_set_and_never_shown(
+    call: Call, user_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "s3cret" not in call("config", "set", "api-key", "s3cret")[2]
+    assert "s3cret" in user_file.read_text()
+    assert shown(call)["api-key"][0] == "(hidden)"
+    monkeypatch.setenv("LLMCLI_API_KEY", "s3cret")
+    assert shown(call)["api-key"] == ("(hidden)", "environment variable LLMCLI_API_KEY")
+
+
+@pytest.mark.parametrize(
+    "line", ["url = 'http://127.0.0.1:1/v1'", "[chat]\nfile = ['~/.netrc']", "api_key = 'x'"]
+)
+def test_a_project_says_neither_where_prompts_go_nor_which_files_are_read(
+    line: str, call: Call, user_file: Path
+) -> None:
+    user_file.write_text(line)
+    assert call("config", "show")[0] == 0
+    Path("llmcli.toml").write_text(line)
+    said = refused(call, "show")
+    assert "is not taken from a project's file" in said
+    assert str(user_file) in said
+    assert "is not taken from a project's file" in call("chat", "hi")[2]

@@ -156,6 +156,13 @@ def test_what_is_too_wide_without_them_too_is_a_block_of_lines_for_each_row(on_s
     ]
 
 
+def test_where_no_column_is_spare_each_row_is_a_block(program_env: dict[str, str]) -> None:
+    program_env.pop("COLUMNS")
+    screen = BOLD.sub("", on_terminal(["config", "show", "--all", "--origin"], program_env, columns=40))
+    heads = [line.split()[:1] for line in screen.splitlines()]
+    assert heads[:8] == [["KEY"], ["VALUE"], ["ORIGIN"], [], ["KEY"], ["VALUE"], ["ORIGIN"], []]
+
+
 def test_rows_may_be_mappings(capsys: pytest.CaptureFixture[str]) -> None:
     columns = (Column("KEY", lambda row: row["key"]),)
     print_listing([{"key": "a", "value": 1}], columns, "jsonl", key="key")

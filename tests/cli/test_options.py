@@ -90,7 +90,7 @@ def test_stop_may_be_repeated_and_may_look_like_an_option(understood: Understood
 
 
 def test_the_words_for_a_system_prompt_mean_the_same(understood: Understood) -> None:
-    for option in ("-s", "--system", "--system-prompt", "--sys"):
+    for option in ("-s", "--system", "--system-prompt", "--sys", "-sys"):
         assert understood(option, "Be brief.")["system"] == "Be brief."
 
 

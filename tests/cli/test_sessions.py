@@ -52,6 +52,15 @@ def test_the_list_as_json_is_for_programs(folder: Path, capsys: pytest.CaptureFi
     assert rows["bad"]["problem"]
 
 
+def test_a_session_of_which_all_was_taken_back_is_no_damaged_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(folder / "good.jsonl", "a") as file:
+        file.write('{"event": "clear"}\n')
+    [line] = [line for line in run(capsys)[0].splitlines() if line.startswith("good")]
+    assert line.split("\t")[2:] == ["0", "model", ""]
+
+
 def test_an_empty_list_says_so_beside_stdout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +75,7 @@ def test_show_and_export_print_the_chat(folder: Path, capsys: pytest.CaptureFixt
     assert run(capsys, "show", "go")[0].startswith("# Chat with org/model\n")
     assert json.loads(run(capsys, "export", "good", "--as", "json")[0])["messages"][0]["content"] == TURN.user
     assert json.loads(run(capsys, "show", "good", "--json")[0])["model"] == "org/model"
+    assert run(capsys, "show", "good", "--format", "jsonl") == run(capsys, "export", "good", "--as", "jsonl")
     assert len(run(capsys, "export", "good", "--as", "jsonl")[0].splitlines()) == 3
 
 

@@ -71,6 +71,7 @@ def test_an_answer_in_a_pipe_is_the_answer_and_nothing_else(
     assert not CONTROL.search(done.stdout)
     assert "TTFT" in done.stderr
     assert "TTFT" not in done.stdout
+    assert "\x1b[?" not in done.stderr, "there is no cursor in a pipe"
 
 
 def test_a_file_a_pipe_and_both_streams_together_hold_the_same_answer(

@@ -1,5 +1,6 @@
 """Slash commands: how a line is read, and what each command does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,17 @@ def test_set_turns_stats_off(chat: Chat) -> None:
     assert not chat.state.show_stats
     with pytest.raises(UsageError):
         run(chat, "/set stats maybe")
+
+
+def test_set_switches_how_answers_are_shown(chat: Chat) -> None:
+    run(chat, "/set")
+    assert re.search("markdown +as the terminal allows", chat.notes)
+    run(chat, "/set markdown off")
+    run(chat, "/set wrap on")
+    assert (chat.state.markdown, chat.state.wrap) == (False, True)
+    assert "markdown = off" in chat.notes
+    with pytest.raises(UsageError):
+        run(chat, "/set wrap maybe")
 
 
 def test_set_system_is_system(chat: Chat) -> None:

@@ -35,6 +35,18 @@ def test_force_color_colours_and_no_color_does_not(
     assert "31" not in capsys.readouterr().out
 
 
+def test_forced_colour_makes_no_terminal_of_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = stderr_console()
+    assert not console.is_terminal
+    with console.status("waiting"):
+        pass
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_columns_sets_the_width_of_what_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

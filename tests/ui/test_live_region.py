@@ -100,3 +100,19 @@ def test_a_very_long_tail_is_cut_before_it_is_wrapped() -> None:
     screen = TerminalScreen(20, 6)
     LiveRegion(screen, size=screen.size).draw("", "x" * 10**6 + " end")
     assert screen.rows()[-1].endswith("end")
+
+
+@pytest.mark.parametrize("tail", ["one two three " * 200, "猫" * 2000])
+def test_a_window_that_is_made_much_narrower_still_holds_the_tail(tail: str) -> None:
+    screen = TerminalScreen(200, 10)
+    region = LiveRegion(screen, size=screen.size)
+    region.draw("done\n", tail)
+    screen.resize(40, 10)
+    region.draw("more\n", "end")
+    assert screen.rows() == ["done", "more", "end"]
+
+
+def test_short_lines_fill_half_of_a_wide_window() -> None:
+    screen = TerminalScreen(200, 10)
+    LiveRegion(screen, size=screen.size).draw("", "\n".join("abcdefgh"))
+    assert screen.rows() == ["d", "e", "f", "g", "h"]

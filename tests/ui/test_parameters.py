@@ -3,10 +3,21 @@
 import pytest
 
 from llmcli.errors import RequestError
-from llmcli.ui.parameters import BUILT_IN, FLAG, MODEL, SESSION, Parameters, settable_name, show_value
+from llmcli.ui.parameters import (
+    BUILT_IN,
+    FLAG,
+    MODEL,
+    SERVER,
+    SESSION,
+    Parameters,
+    settable_name,
+    show_value,
+)
 
 
-def origin_of(parameters: Parameters, name: str, model_defaults: dict[str, object]) -> tuple[object, str]:
+def origin_of(
+    parameters: Parameters, name: str, model_defaults: dict[str, object] | None
+) -> tuple[object, str]:
     entry = next(entry for entry in parameters.in_force(model_defaults) if entry.name == name)
     return entry.value, entry.origin
 
@@ -100,3 +111,16 @@ def test_a_value_that_was_not_typed_says_where_it_comes_from() -> None:
     assert origin_of(parameters, "top_k", {}) == (5, FLAG)
     parameters.set("temperature", "0.8")
     assert origin_of(parameters, "temperature", {}) == (0.8, SESSION)
+
+
+def test_what_was_set_in_a_saved_chat_goes_before_files_and_the_environment() -> None:
+    told = {"temperature": "config.toml [defaults]", "top_k": FLAG}
+    parameters = Parameters({"temperature": 0.7, "top_k": 5}, told)
+    assert parameters.restore({"temperature": 0.1, "top_k": 9}) == []
+    assert parameters.overrides == {"temperature": 0.1, "top_k": 5}
+
+
+def test_what_is_not_set_is_left_to_a_server_that_does_not_tell_its_defaults() -> None:
+    parameters = Parameters({"top_k": 5})
+    assert origin_of(parameters, "temperature", None) == (None, SERVER)
+    assert origin_of(parameters, "top_k", None) == (5, FLAG)

@@ -1,9 +1,11 @@
 """The keys of the prompt, typed into prompt_toolkit through a pipe."""
 
+import asyncio
 import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from prompt_toolkit.output import DummyOutput
 
 from llmcli.errors import DoesNotFitError
 from llmcli.ui.commands import complete
+from llmcli.ui.editor import edit_text
 from llmcli.ui.prompt_reader import NO_THINKING, PromptReader, open_history
 
 ALT_ENTER, CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, CTRL_T, ENTER, ESCAPE, TAB, UP = (
@@ -229,18 +232,31 @@ def test_escape_twice_does_nothing_to_a_text_or_without_a_message(
     assert reader.read() == "ab"
 
 
-def test_ctrl_g_opens_the_text_in_the_editor(
-    keyboard: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_g_opens_the_text_in_the_editor(keyboard: PipeInput, tmp_path: Path) -> None:
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nprintf " edited\\n" >> "$1"\n')
     editor.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(editor))
-    reader = reader_with(keyboard)
+    reader = reader_with(keyboard, edit=partial(edit_text, editor=str(editor)))
     buffer = reader._session.default_buffer
     buffer.on_text_changed += lambda _: keyboard.send_text(ENTER) if "edited" in buffer.text else None
     keyboard.send_text("text" + CTRL_G)
     assert reader.read() == "text edited"
+
+
+def test_an_editor_that_can_not_be_used_is_told_below_the_prompt_and_the_text_stays(
+    keyboard: PipeInput,
+) -> None:
+    reader = reader_with(keyboard, edit=partial(edit_text, editor="no-such"))
+    buffer = reader._session.default_buffer
+
+    async def press_ctrl_g() -> None:
+        buffer.text = "text"
+        await reader.write_on(buffer)
+
+    asyncio.run(press_ctrl_g())
+    assert buffer.text == "text"
+    assert "'no-such' can not be used" in reader._toolbar()
+    assert "set EDITOR" in reader._toolbar()
 
 
 def test_ctrl_t_unfolds_and_folds_the_thinking_of_the_last_answer(keyboard: PipeInput) -> None:

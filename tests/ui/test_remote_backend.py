@@ -1,6 +1,7 @@
 """A chat with a model behind a server: the same interface, and each failure in words."""
 
 import io
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -122,6 +123,24 @@ def test_reasoning_set_apart_by_the_server_is_reasoning_here(fake: FakeServer, n
     assert state.conversation.turns[0].reasoning == "hm so"
 
 
+def test_reasoning_of_earlier_answers_is_not_sent(fake: FakeServer) -> None:
+    fake.replies.append(Reply([chunk(reasoning="hm"), chunk("Yes"), chunk(finish="stop"), DONE]))
+    talk(fake, "hi", "more")
+    assert fake.bodies[1]["messages"] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Yes"},
+        {"role": "user", "content": "more"},
+    ]
+
+
+def test_what_a_server_does_not_tell_is_not_made_up(fake: FakeServer) -> None:
+    _, notes, _ = talk(fake, "/set top_p 0.5", "/status", "/show params")
+    assert re.search(r"temperature +not set \(left to the server\)", notes)
+    assert re.search(r"top_p +0.5 \(session\)", notes)
+    assert "generation_config" not in notes
+    assert "a server does not tell its sampling defaults" in notes
+
+
 def test_a_server_without_usage_gives_no_numbers(fake: FakeServer) -> None:
     *_, last = ask(fake, Reply([chunk("x"), chunk(finish="length"), DONE]))
     assert (last.finish_reason, last.stats) == ("length", None)
@@ -140,6 +159,7 @@ def test_a_stream_may_end_with_the_connection_once_the_answer_has_ended(fake: Fa
         (Reply([chunk("x"), "data: {broken\n\n"]), "an event is not JSON"),
         (Reply([chunk("x"), event({"error": {"message": "out of memory"}})]), "out of memory"),
         (Reply([chunk("x"), event({"choices": ["no"]})]), "is broken"),
+        (Reply([chunk("x"), event({"choices": [{"logprobs": {"content": [{"token": "x"}]}}]})]), "is broken"),
         (Reply([chunk("x"), event({"choices": [{"delta": {"content": 7}}]})]), "is no string"),
         (Reply(["{}"], kind="application/json"), "application/json, not a stream"),
     ],

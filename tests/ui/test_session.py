@@ -185,6 +185,7 @@ def test_verbose_tells_the_plan_and_the_origins_once() -> None:
     run(chat, "hi", "again")
     assert chat.notes.count("weights 1.0 MiB") == 1
     assert "0.5 (flag)" in chat.notes
+    assert "the model has no generation_config.json with any" in chat.notes
 
 
 def answers(chat: Chat) -> list[str | None]:
@@ -237,6 +238,13 @@ def test_continue_goes_on_where_the_answer_stopped() -> None:
     assert answers(chat) == ["Once upon a time."]
     assert chat.engine.prompts[1] == [0, 4, 2, 0, 4, 4]
     assert "going on after “… Once upon”" in chat.notes
+
+
+def test_an_answer_to_which_the_model_adds_nothing_is_told_to_be_complete() -> None:
+    chat = Chat(FakeEngine([Script(("All.",)), Script(())]))
+    run(chat, "hi", "/continue")
+    assert "nothing was added: the model takes the answer for complete" in chat.notes
+    assert answers(chat) == ["All."]
 
 
 def test_an_answer_cut_at_a_limit_says_how_to_go_on() -> None:

@@ -7,8 +7,10 @@ import pytest
 
 from llmcli.errors import UsageError
 from llmcli.ui.session import ChatSession
-from llmcli.ui.session_store import SessionStore
+from llmcli.ui.session_commands import session_table
+from llmcli.ui.session_store import SessionInfo, SessionStore
 from llmcli.ui.view import PlainView
+from llmcli.ui.wrap import text_cells
 from tests.ui.fake_engine import Chat, FakeEngine, Lines, Script
 
 
@@ -112,6 +114,13 @@ def test_sessions_are_listed_with_the_present_one_marked(tmp_path: Path) -> None
     assert "error: there is no session nope" in chat.notes
 
 
+def test_a_title_in_wide_letters_is_cut_to_the_window() -> None:
+    info = SessionInfo("mine", "mine.jsonl", "model", "日本語" * 20, turns=1, modified=0.0, size=1)
+    line = session_table([info], 0.0, width=40)
+    assert 35 < text_cells(line) <= 40
+    assert line.endswith("…")
+
+
 def test_export_and_save_write_files_and_never_over_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +140,15 @@ def test_export_and_save_write_files_and_never_over_one(
     assert "error: x.md exists" in chat.notes
     assert "x.pdf has no ending that tells the format" in chat.notes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sessions", "x.json", "x.md", "y.jsonl"]
+
+
+def test_a_file_that_can_not_be_written_ends_no_chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chat = Chat(FakeEngine())
+    run(chat, "hi", f"/export {'x' * 300}.md", "/save x\0.md", "/save ~nobody-here/x.md", "more")
+    assert chat.notes.count("can not be written") == 2
+    assert "there is no folder ~nobody-here" in chat.notes
+    assert len(chat.state.conversation.turns) == 2
 
 
 def test_export_without_a_name_takes_that_of_the_session(

@@ -130,6 +130,18 @@ def test_an_empty_store_has_no_latest(store: SessionStore) -> None:
         store.latest()
 
 
+def test_the_latest_session_and_what_was_used_last_pass_over_what_can_not_be_read(
+    store: SessionStore,
+) -> None:
+    for age, name in enumerate(["broken", "served", "mine"]):
+        path = write(store, name).path
+        time = (clock() - timedelta(days=age)).timestamp()
+        path.write_text("nonsense\n" if name == "broken" else path.read_text().replace("tiny-chat", name))
+        os.utime(path, (time, time))
+    assert store.latest() == "served"
+    assert [setup.model for setup in store.setups()] == ["served", "mine"]
+
+
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "a\0b", "x" * 65, "ä"])
 def test_a_name_that_is_none_for_a_file_is_refused(store: SessionStore, name: str) -> None:
     with pytest.raises(UsageError, match="no name for a session"):

@@ -26,6 +26,18 @@ def test_a_table_aligns_its_values() -> None:
     assert table([("a", "1"), ("long", "2")]) == "a     1\nlong  2"
 
 
+def test_in_a_window_values_are_wrapped_and_long_labels_stand_above_them() -> None:
+    rows = [("/undo [N]", "Take back the last N messages."), ("/export [FILE.md]", "Write."), ("", "")]
+    assert table(rows, 36).split("\n") == [
+        "/undo [N]     Take back the last N",
+        "              messages.",
+        "/export [FILE.md]",
+        "              Write.",
+        "",
+    ]
+    assert table(rows[:1], 200) == "/undo [N]  Take back the last N messages."
+
+
 def test_a_context_whose_size_is_not_known_is_never_full() -> None:
     assert context_use(1255, None) == "ctx 1 255"
     assert not nearly_full(10**9, None)
