@@ -59,7 +59,7 @@ def compare(
     (a test that ran once) --fail-if-slower goes by the ratio alone.
 
     Examples:
-        llmcli bench --save before.json
+        llmcli bench compare before.json after.json
         llmcli bench compare before.json after.json --fail-if-slower 5% --plot change.png
     """
     from llmcli.jobs.bench_compare import compare as pair_up

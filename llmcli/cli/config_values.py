@@ -23,8 +23,8 @@ Options = Mapping[str, Any]  # command -> its option
 
 
 def every_key(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The keys of all commands together."""
-    return {key: parameter for keys in vocabulary.values() for key, parameter in keys.items()}
+    """The keys of all commands together; of one that several have, the option of the first of them."""
+    return {key: parameter for keys in reversed(list(vocabulary.values())) for key, parameter in keys.items()}
 
 
 def check_files(ctx: typer.Context, layers: Layers, vocabulary: Vocabulary) -> None:

@@ -137,8 +137,8 @@ class Conversation:
 
     @property
     def used_tokens(self) -> int:
-        """What the conversation takes of the context, as far as it has been computed."""
-        return self.turns[-1].used_tokens if self.turns else 0
+        """What the conversation takes of the context, as far as that is known."""
+        return next((turn.used_tokens for turn in reversed(self.turns) if turn.stats is not None), 0)
 
     @property
     def awaits_answer(self) -> bool:

@@ -52,7 +52,7 @@ class ThinkingView:
         self._text += self._sanitizer.push(text)
         if self._region.due:
             self._region.draw(
-                "", f"thinking, {_tokens(self._num_tokens)} …" if self._mode == "hide" else self._text
+                "", f"thinking{_tokens(self._num_tokens)} …" if self._mode == "hide" else self._text
             )
 
     def close(self) -> None:
@@ -103,8 +103,9 @@ def thought_line(seconds: float, num_tokens: int) -> str:
         time_taken = f"{seconds:.0f} s"
     else:
         time_taken = f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    return f"thought for {time_taken}, {_tokens(num_tokens)}"
+    return f"thought for {time_taken}{_tokens(num_tokens)}"
 
 
 def _tokens(number: int) -> str:
-    return "1 token" if number == 1 else f"{count(number)} tokens"
+    """`, 431 tokens`; nothing where they are not counted, as with a server."""
+    return f", {count(number)} token{'s' if number > 1 else ''}" if number else ""

@@ -10,6 +10,7 @@ import pytest
 
 from llmcli.cli.app import COMMANDS
 from llmcli.cli.command import split_examples
+from llmcli.cli.options import HIDDEN_ALIASES
 from tests.cli.conftest import Call
 
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,6 +49,11 @@ def test_the_options_of_the_examples_exist(path: list[str], call: Call) -> None:
         for words in commands_in(line):
             code, _, err = call(*words, "--help")
             assert code == 0, err
+
+
+def test_every_hidden_alias_stands_for_an_option_that_a_command_has(call: Call) -> None:
+    shown = " ".join(call(*path, "--help")[1] for path in PATHS)
+    assert set(HIDDEN_ALIASES) <= set(shown.replace(",", " ").replace("/", " ").split())
 
 
 def test_an_example_is_never_wrapped() -> None:

@@ -118,6 +118,9 @@ def test_used_tokens_are_those_of_the_last_turn_that_is_left() -> None:
     assert conversation.used_tokens == 9
     conversation.undo()
     assert conversation.used_tokens == 5
+    conversation.add_user("x")
+    conversation.add_answer("stopped by the user of a server")
+    assert conversation.used_tokens == 5
 
 
 def test_fit_leaves_a_short_conversation_alone() -> None:

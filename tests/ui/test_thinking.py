@@ -109,6 +109,7 @@ def test_a_pipe_gets_nothing_of_it_unless_asked_or_if_there_is_none(
         (0.42, 1, "thought for 0.4 s, 1 token"),
         (12.4, 431, "thought for 12 s, 431 tokens"),
         (72, 2431, "thought for 1 min 12 s, 2 431 tokens"),
+        (2.5, 0, "thought for 2.5 s"),
     ],
 )
 def test_one_line_tells_how_long_it_took(seconds: float, tokens: int, line: str) -> None:
