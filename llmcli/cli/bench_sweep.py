@@ -111,6 +111,7 @@ def _measure(
 ) -> None:
     """One engine with one variant; its memory is free again for the next one."""
     from llmcli.cli.bench_load import load_engine
+    from llmcli.jobs.bench import release_gpu_cache
     from llmcli.jobs.bench_sweep import name_of, run_sweep
 
     if variant:
@@ -119,13 +120,9 @@ def _measure(
     for row in run_sweep(engine, plan, variant, report.progress):
         report.put(row, final=len(row.samples) == plan.repeats)
     engine.close()
-    on_gpu = engine.config.device == "cuda"
     del engine
     gc.collect()
-    if on_gpu:
-        import torch
-
-        torch.cuda.empty_cache()  # what the allocator keeps would count as taken
+    release_gpu_cache()
 
 
 def _shown(result: Mapping[str, Any]) -> list[dict[str, Any]]:

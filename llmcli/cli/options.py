@@ -52,7 +52,7 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--batch-size": ("-npl",),
     "--random-prefix-len": ("--prefix-len",),
     "--save": ("--output-json",),
-    "--output-format": ("--output", "--format"),
+    "--output-format": ("--output",),
     "--backend": ("--endpoint-type",),
 }
 

@@ -11,10 +11,11 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llmcli.cli.command import FLAG, Settings
+from llmcli.cli.command import Settings
 from llmcli.cli.options import EngineOptions, ModelOption, ModelOptions, Quiet, SamplingOptions
 from llmcli.cli.run_options import Input, MaxInflight, Progress, PromptOptions, ResultOptions
 from llmcli.errors import ItemsFailedError, UsageError, quote
+from llmcli.ui.parameters import FLAG
 
 if TYPE_CHECKING:
     from llmcli.cli.run_job import BatchJob

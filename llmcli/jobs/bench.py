@@ -255,3 +255,11 @@ def peak_gpu_memory(engine: "Engine") -> int | None:
     import torch
 
     return torch.cuda.max_memory_allocated() if engine.config.device == "cuda" else None
+
+
+def release_gpu_cache() -> None:
+    """Give back what torch's allocator keeps on a GPU: to the next engine it would count as taken."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

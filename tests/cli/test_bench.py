@@ -119,7 +119,7 @@ def test_markdown_has_llama_benchs_columns(
 def test_csv_has_one_line_for_each_test_with_the_environment(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench(folder, monkeypatch, "--format", "csv") == 0
+    assert bench(folder, monkeypatch, "--output-format", "csv") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["test"], int(row["batch"])) for row in rows] == NAMES
     assert {row["env_model"] for row in rows} == {str(folder)}

@@ -33,6 +33,7 @@ FORCED = ENVIRONMENTS["forced colour"] | ENVIRONMENTS["narrow"]
 GREEDY = ["--temperature", "0", "-n", "8"]
 ANSWER = ["chat", "tiny-chat", "Hello!", "--stats", *GREEDY]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+STYLE = re.compile(r"\x1b\[[\d;]*m")
 COLOUR = re.compile(r"\x1b\[[\d;]*[349][0-7]")
 
 
@@ -48,11 +49,15 @@ def test_what_is_listed_and_shown_is_plain_text_in_a_pipe(
     assert not CONTROL.search(done.stdout)
 
 
-@pytest.mark.parametrize("args", [["show"], ["show", "--json"]], ids=" ".join)
-def test_a_model_is_shown_in_plain_text_in_a_pipe(args: list[str], run_llmcli: RunProgram) -> None:
-    done = run_llmcli(*args, env=FORCED)
+@pytest.mark.parametrize("env", [{}, FORCED], ids=["plain", "forced colour"])
+def test_a_model_is_shown_in_a_pipe_without_colour_unless_it_is_asked_for(
+    env: dict[str, str], run_llmcli: RunProgram
+) -> None:
+    done = run_llmcli("show", env=env)
     assert (done.returncode, done.stderr) == (0, "")
-    assert not CONTROL.search(done.stdout)
+    assert bool(STYLE.search(done.stdout)) == bool(env)
+    assert not CONTROL.search(STYLE.sub("", done.stdout))
+    assert not CONTROL.search(run_llmcli("show", "--json", env=env).stdout)
 
 
 @pytest.mark.parametrize("args", [["list"], ["config", "show", "--all"]], ids=" ".join)
