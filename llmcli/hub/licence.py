@@ -14,7 +14,7 @@ _FIELD = re.compile(r"^(license|license_name): *([\w.-]+) *$", re.MULTILINE)
 
 def licence_text(folder: Path) -> str | None:
     """The text of the licence's file, else its name; None where nothing tells of one."""
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*")):
         if _FILE.fullmatch(path.name) and (text := _read(path)):
             return text
     return licence_name(folder)
