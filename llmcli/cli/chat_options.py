@@ -84,7 +84,7 @@ class SessionOptions:
     @staticmethod
     def unnamed_model(typed: Mapping[str, Any], default: str | None) -> str | None:
         """The model of a chat for which none is typed; `cli/command.py` applies the settings for that model."""
-        from llmcli.cli.chat_session import unnamed_model
+        from llmcli.cli.saved_chats import unnamed_model
 
         return unnamed_model(typed, default)
 
