@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcli.cli.chat_options import AnswerOptions, ServerOptions
-from llmcli.cli.chat_session import SessionOptions, check_options, last_model, open_session, save_at_the_end
+from llmcli.cli.chat_options import AnswerOptions, ServerOptions, SessionOptions
+from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
 from llmcli.cli.chat_terminal import can_edit, is_terminal, new_view, prompt_reader, terminal_of_commands
 from llmcli.cli.command import Settings
 from llmcli.cli.completion import complete_model
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
+from llmcli.cli.saved_chats import last_model
 from llmcli.errors import UsageError
 from llmcli.ui.parameters import FLAG
 

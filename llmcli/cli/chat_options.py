@@ -1,12 +1,92 @@
-"""Options that only `llmcli chat` takes, in groups; those of sessions are in `chat_session.py`."""
+"""The options that only `llmcli chat` takes, in groups. Knows nothing of what is done with them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
+from llmcli.cli.command import OPTIONAL_VALUE
+
+SESSION = "Session options"
 ANSWER = "Answer options"
 SERVER = "Server options"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """Which saved chat is gone on with, and where this one is kept."""
+
+    latest: Annotated[
+        bool,
+        typer.Option("--continue", "-c", help="Go on with the latest session.", rich_help_panel=SESSION),
+    ] = False
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar=OPTIONAL_VALUE,
+            show_default=False,
+            help="Go on with this session; without ID, choose from a list.",
+            rich_help_panel=SESSION,
+        ),
+    ] = None
+    session: Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            metavar="NAME",
+            show_default=False,
+            help="Go on with the session of this name, or begin it.",
+            rich_help_panel=SESSION,
+        ),
+    ] = None
+    load: Annotated[
+        Path | None,
+        typer.Option(
+            "--load",
+            metavar="FILE",
+            show_default=False,
+            help="Begin with the chat in a .jsonl or .json file (OpenAI messages).",
+            rich_help_panel=SESSION,
+        ),
+    ] = None
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            metavar="FILE",
+            show_default=False,
+            help="Write the chat to a .md, .json or .jsonl file at the end.",
+            rich_help_panel=SESSION,
+        ),
+    ] = None
+    log: Annotated[
+        bool,
+        typer.Option(
+            "--log/--no-log",
+            show_default=False,
+            help="Save chats as they go, in the user's state folder.",
+            rich_help_panel=SESSION,
+        ),
+    ] = True
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history/--no-history",
+            show_default=False,
+            help="Keep what is typed for the next chat.",
+            rich_help_panel=SESSION,
+        ),
+    ] = True
+
+    @staticmethod
+    def unnamed_model(typed: Mapping[str, Any], default: str | None) -> str | None:
+        """The model of a chat for which none is typed; `cli/command.py` applies the settings for that model."""
+        from llmcli.cli.saved_chats import unnamed_model
+
+        return unnamed_model(typed, default)
 
 
 @dataclass(frozen=True, kw_only=True)

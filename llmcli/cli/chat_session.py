@@ -1,18 +1,12 @@
-"""Which saved chat `llmcli chat` goes on with, which model without one being named, and where it leaves a chat. Called
-by `chat.py`; `sessions.py` shares its folder.
-"""
+"""Which saved chat `llmcli chat` goes on with, and where it leaves one. Called by `chat.py`."""
 
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import typer
-
-from llmcli.cli.command import OPTIONAL_VALUE
+from llmcli.cli.chat_options import SessionOptions
+from llmcli.cli.saved_chats import named_session, session_store
 from llmcli.errors import LLMCliError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -22,128 +16,7 @@ if TYPE_CHECKING:
     from llmcli.ui.session_store import SessionStore
     from llmcli.ui.state import ChatState
 
-SESSION = "Session options"
 MAX_LISTED = 15
-MAX_LOOKED_AT = 20  # sessions, for the model that was used last
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionOptions:
-    """Which saved chat is gone on with, and where this one is kept."""
-
-    latest: Annotated[
-        bool,
-        typer.Option("--continue", "-c", help="Go on with the latest session.", rich_help_panel=SESSION),
-    ] = False
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            "--resume",
-            metavar=OPTIONAL_VALUE,
-            show_default=False,
-            help="Go on with this session; without ID, choose from a list.",
-            rich_help_panel=SESSION,
-        ),
-    ] = None
-    session: Annotated[
-        str | None,
-        typer.Option(
-            "--session",
-            metavar="NAME",
-            show_default=False,
-            help="Go on with the session of this name, or begin it.",
-            rich_help_panel=SESSION,
-        ),
-    ] = None
-    load: Annotated[
-        Path | None,
-        typer.Option(
-            "--load",
-            metavar="FILE",
-            show_default=False,
-            help="Begin with the chat in a .jsonl or .json file (OpenAI messages).",
-            rich_help_panel=SESSION,
-        ),
-    ] = None
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save",
-            metavar="FILE",
-            show_default=False,
-            help="Write the chat to a .md, .json or .jsonl file at the end.",
-            rich_help_panel=SESSION,
-        ),
-    ] = None
-    log: Annotated[
-        bool,
-        typer.Option(
-            "--log/--no-log",
-            show_default=False,
-            help="Save chats as they go, in the user's state folder.",
-            rich_help_panel=SESSION,
-        ),
-    ] = True
-    history: Annotated[
-        bool,
-        typer.Option(
-            "--history/--no-history",
-            show_default=False,
-            help="Keep what is typed for the next chat.",
-            rich_help_panel=SESSION,
-        ),
-    ] = True
-
-    @staticmethod
-    def unnamed_model(typed: Mapping[str, Any], default: str | None) -> str | None:
-        """The model of a chat for which none is typed; `cli/command.py` applies the settings for that model."""
-        return unnamed_model(typed, default)
-
-
-def state_folder() -> Path:
-    """Where what outlives a chat is kept."""
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("llmcli", appauthor=False))
-
-
-def session_store() -> "SessionStore":
-    """The saved chats of this user."""
-    from llmcli.ui.session_store import SessionStore
-
-    return SessionStore(state_folder() / "sessions")
-
-
-def last_model() -> str | None:
-    """The model of this machine that was chatted with last, if it is still here."""
-    from llmcli.hub.models import find_local
-
-    setups = islice(session_store().setups(), MAX_LOOKED_AT)
-    for name in dict.fromkeys(setup.model for setup in setups if setup.url is None):
-        try:
-            if find_local(name) is not None:
-                return name
-        except LLMCliError:  # a folder that is gone, or is no model any more
-            continue
-    return None
-
-
-def unnamed_model(typed: Mapping[str, Any], default: str | None) -> str | None:
-    """The model of a chat for which none is typed: that of the session which is gone on with, the default, the last.
-
-    Args:
-        typed: values of options as they stand on the command line.
-    """
-    wanted = SessionOptions(
-        latest=bool(typed.get("latest")), resume=typed.get("resume") or None, session=typed.get("session")
-    )
-    store = session_store()
-    try:
-        session_id = _choose(wanted, store)
-        saved = "" if session_id is None else store.read(session_id).setup.model
-    except UsageError:  # `open_session` tells
-        saved = ""
-    return saved or default or (None if typed.get("url") else last_model())
 
 
 def check_options(options: SessionOptions) -> None:
@@ -185,7 +58,11 @@ def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog",
     saved: SavedChat | None = None
     session_id: str | None = None
     if store is not None:
-        session_id = _pick(store, notes) if options.resume == "" else _choose(options, store)
+        session_id = (
+            _pick(store, notes)
+            if options.resume == ""
+            else named_session(store, latest=options.latest, resume=options.resume, session=options.session)
+        )
     if session_id is not None:
         saved = log.resume(session_id)
         notes.dim(resumed_notice(f"session {session_id}", [turn.user for turn in saved.turns]))
@@ -215,17 +92,6 @@ def save_at_the_end(state: "ChatState", options: SessionOptions) -> None:
         export.write(state.saved(), options.save, replace=True)
     except LLMCliError as error:
         state.notes.error(error)
-
-
-def _choose(options: SessionOptions, store: "SessionStore") -> str | None:
-    """The id of the session that the options name."""
-    if options.latest:
-        return store.latest()
-    if options.resume:
-        return store.find(options.resume)
-    if options.session is not None and store.exists(options.session):
-        return options.session
-    return None
 
 
 def _pick(store: "SessionStore", notes: "Notes") -> str:

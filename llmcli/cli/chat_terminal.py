@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmcli.cli.chat_session import state_folder
 from llmcli.cli.editor import editor_command
+from llmcli.cli.saved_chats import state_folder
 
 if TYPE_CHECKING:
     from llmcli.ui.prompt_reader import PromptReader

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llmcli.cli.chat_session import session_store
 from llmcli.cli.listing import Column, Form, print_listing
 from llmcli.cli.options import ListingFormat
+from llmcli.cli.saved_chats import session_store
 from llmcli.errors import UsageError, quote
 
 if TYPE_CHECKING:
