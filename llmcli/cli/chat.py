@@ -78,7 +78,7 @@ def chat(
     sampling: SamplingOptions,
     settings: Settings,
 ) -> None:
-    """Chat with a model in the terminal, or answer one prompt and exit.
+    """Chat with a model, or answer one prompt and exit.
 
     Examples:
         llmcli chat

@@ -42,7 +42,7 @@ TEMPLATE = """\
 """
 
 SUBCOMMANDS = Subcommands(
-    help="Show and change the settings that options start from.",
+    help="Show and change the defaults of options.",
     table={
         name: ("llmcli.cli.config", function)
         for name, function in (

@@ -56,7 +56,9 @@ def doctor(
     engine: EngineOptions,
     files: FileTrouble,
 ) -> None:
-    """Check this machine, the way to the hub and, if one is named, a model: what works, what does not, and the fix.
+    """Check what works here, and tell how to mend the rest.
+
+    This machine, the way to the hub and, if one is named, a model.
 
     Each check passes, warns or fails; the exit code is 3 if one fails, else 0. Nothing is changed, and no weights are
     fetched: of a model on the hub the settings and headers tell. The options of the engine are those of chat, run and

@@ -97,9 +97,9 @@ def list_models(
     ] = None,
     form: ListingFormat = "auto",
 ) -> None:
-    """List the models on this machine: the hub's cache and the bundled one.
+    """List the models on this machine.
 
-    FITS is for the memory that is free now: yes, the longest context that fits, or no.
+    Those of the hub's cache, and the bundled one. FITS is for the memory that is free now: yes, the longest context that fits, or no.
 
     Examples:
         llmcli list

@@ -6,7 +6,7 @@ from llmcli.hub.settings import hub_settings
 
 
 def prune(*, yes: Yes = False, dry_run: DryRun = False) -> None:
-    """Delete what nothing refers to: old revisions of models, and downloads that were not finished.
+    """Delete old revisions and unfinished downloads.
 
     A revision stays as long as a branch or tag points to it: after a pull of the newer one, the older goes. So does one
     that was fetched by its commit alone. What another process is fetching now is left alone.

@@ -113,9 +113,9 @@ def pull(
     files: FileOptions,
     hub: HubOptions,
 ) -> None:
-    """Fetch a model from the Hugging Face hub into its cache; prints the folder.
+    """Fetch a model from the Hugging Face hub.
 
-    First tells what it is, its licence, and whether it fits on this machine. Fetches only what llmcli reads: settings,
+    It goes into the hub's own cache, and the folder is printed. First tells what it is, its licence, and whether it fits on this machine. Fetches only what llmcli reads: settings,
     tokenizer, template, safetensors weights. What has arrived is kept, so that the same command resumes.
 
     Examples:

@@ -125,9 +125,9 @@ def quantize(
     quiet: Quiet = False,
     source: ModelOptions,
 ) -> None:
-    """Turn a dense model into a 4-bit AWQ model that llmcli, vLLM and transformers load.
+    """Turn a dense model into a 4-bit AWQ model.
 
-    Works layer by layer: memory for one layer and the texts is enough, on a CPU or a GPU. Ctrl-C keeps all
+    One that llmcli, vLLM and transformers load. Works layer by layer: memory for one layer and the texts is enough, on a CPU or a GPU. Ctrl-C keeps all
     layers that are done, for --resume.
 
     Examples:

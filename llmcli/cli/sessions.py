@@ -49,7 +49,7 @@ def sessions(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     form: ListingFormat = "auto",
 ) -> None:
-    """List the saved chats, show one, remove or export it.
+    """List, show, remove or export saved chats.
 
     Examples:
         llmcli sessions

@@ -106,7 +106,9 @@ def show(
     revision: Revision = None,
     offline: Offline = False,
 ) -> None:
-    """Show what a model is, and what of it fits on this machine. Weights are never fetched.
+    """Show what a model is, and whether it fits here.
+
+    Weights are never fetched.
 
     Examples:
         llmcli show Qwen/Qwen3-8B-AWQ

@@ -29,9 +29,9 @@ def verify(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Compare every file of cached models with the hash that the hub named. Damaged files are removed.
+    """Find damaged files of cached models, and remove them.
 
-    Exit code 3 if there were any, or if a copy lacks files; `llmcli pull` fetches them anew.
+    Every file is compared with the hash that the hub named. Exit code 3 if there were any, or if a copy lacks files; `llmcli pull` fetches them anew.
 
     Examples:
         llmcli verify
