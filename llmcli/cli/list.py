@@ -99,7 +99,8 @@ def list_models(
 ) -> None:
     """List the models on this machine.
 
-    Those of the hub's cache, and the bundled one. FITS is for the memory that is free now: yes, the longest context that fits, or no.
+    Those of the hub's cache, and the bundled one. FITS is for the memory that is free now: yes, the longest context
+    that fits, or no.
 
     Examples:
         llmcli list

@@ -115,8 +115,9 @@ def pull(
 ) -> None:
     """Fetch a model from the Hugging Face hub.
 
-    It goes into the hub's own cache, and the folder is printed. First tells what it is, its licence, and whether it fits on this machine. Fetches only what llmcli reads: settings,
-    tokenizer, template, safetensors weights. What has arrived is kept, so that the same command resumes.
+    It goes into the hub's own cache, and the folder is printed. First tells what it is, its licence, and whether it
+    fits on this machine. Fetches only what llmcli reads: settings, tokenizer, template, safetensors weights. What has
+    arrived is kept, so that the same command resumes.
 
     Examples:
         llmcli pull TheBloke/Llama-2-7B-Chat-AWQ --dry-run

@@ -127,8 +127,8 @@ def quantize(
 ) -> None:
     """Turn a dense model into a 4-bit AWQ model.
 
-    One that llmcli, vLLM and transformers load. Works layer by layer: memory for one layer and the texts is enough, on a CPU or a GPU. Ctrl-C keeps all
-    layers that are done, for --resume.
+    One that llmcli, vLLM and transformers load. Works layer by layer: memory for one layer and the texts is enough, on
+    a CPU or a GPU. Ctrl-C keeps all layers that are done, for --resume.
 
     Examples:
         llmcli quantize Qwen/Qwen2.5-0.5B-Instruct -o qwen-awq

@@ -33,8 +33,8 @@ def tune(
 ) -> None:
     """Find the fastest kernel tiles for this GPU.
 
-    They are kept for later runs. Every candidate is checked against the reference before it is timed. Ctrl-C keeps what was found so far.
-    Takes minutes; nothing is ever tuned without being asked.
+    They are kept for later runs. Every candidate is checked against the reference before it is timed. Ctrl-C keeps what
+    was found so far. Takes minutes; nothing is ever tuned without being asked.
 
     Examples:
 

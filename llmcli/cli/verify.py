@@ -31,7 +31,8 @@ def verify(
 ) -> None:
     """Find damaged files of cached models, and remove them.
 
-    Every file is compared with the hash that the hub named. Exit code 3 if there were any, or if a copy lacks files; `llmcli pull` fetches them anew.
+    Every file is compared with the hash that the hub named. Exit code 3 if there were any, or if a copy lacks files;
+    `llmcli pull` fetches them anew.
 
     Examples:
         llmcli verify
