@@ -282,7 +282,8 @@ def _awq(spec: AwqSpec) -> str:
 
 
 def _device(config: ResolvedConfig) -> str:
-    threads = f", {config.num_threads} threads" if config.device == "cpu" else ""
+    count = config.num_threads
+    threads = f", {count} thread{'s' * (count != 1)}" if config.device == "cpu" else ""
     return _with_reason(config, "device", f"{config.device}, {config.kernels} kernels{threads}")
 
 
