@@ -24,7 +24,7 @@ import torch
 from llmcli import LLM
 from llmcli.engine.engine import Engine
 from llmcli.errors import LLMCliError
-from llmcli.jobs.bench import read_bandwidth
+from llmcli.jobs.bench.quick import read_bandwidth
 from llmcli.jobs.environment import environment
 from llmcli.model.forward_batch import KVCache
 from llmcli.runtime.runner import Runner

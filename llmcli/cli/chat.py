@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llmcli.ui.notes import Notes
     from llmcli.ui.parameters import Parameters
     from llmcli.ui.session import Reader
-    from llmcli.ui.session_records import SavedChat
+    from llmcli.ui.sessions.records import SavedChat
     from llmcli.ui.state import ChatState
     from llmcli.ui.waiting import Waiting
 
@@ -194,7 +194,7 @@ def _remote_models(
     if url is None:
         return None
     from llmcli.ui.models import RemoteModels
-    from llmcli.ui.server import Server
+    from llmcli.ui.remote.server import Server
 
     return RemoteModels(Server(url, server.api_key), notes, parameters, verbose=verbose)
 

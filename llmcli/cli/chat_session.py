@@ -11,9 +11,9 @@ from llmcli.errors import LLMCliError, UsageError, quote
 
 if TYPE_CHECKING:
     from llmcli.ui.notes import Notes
-    from llmcli.ui.session_log import SessionLog
-    from llmcli.ui.session_records import SavedChat
-    from llmcli.ui.session_store import SessionStore
+    from llmcli.ui.sessions.log import SessionLog
+    from llmcli.ui.sessions.records import SavedChat
+    from llmcli.ui.sessions.store import SessionStore
     from llmcli.ui.state import ChatState
 
 MAX_LISTED = 15
@@ -37,7 +37,7 @@ def check_options(options: SessionOptions) -> None:
     if not options.log and any(name != "--load" for name in given):
         raise UsageError(f"{given[0]} and --no-log exclude each other", fix="leave one of them out")
     if options.save is not None and options.save != options.load:
-        from llmcli.ui.export import check_target
+        from llmcli.ui.sessions.export import check_target
 
         check_target(options.save)
 
@@ -48,10 +48,10 @@ def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog",
     Raises:
         UsageError: there is no such session or file, or it can not be read.
     """
-    from llmcli.ui import export
-    from llmcli.ui.session_commands import resumed_notice
-    from llmcli.ui.session_log import SessionLog
-    from llmcli.ui.session_records import ChatSetup, SavedChat
+    from llmcli.ui.commands.session import resumed_notice
+    from llmcli.ui.sessions import export
+    from llmcli.ui.sessions.log import SessionLog
+    from llmcli.ui.sessions.records import ChatSetup, SavedChat
 
     store = session_store() if options.log else None
     log = SessionLog(store, notes)
@@ -84,7 +84,7 @@ def open_session(options: SessionOptions, notes: "Notes") -> tuple["SessionLog",
 
 def save_at_the_end(state: "ChatState", options: SessionOptions) -> None:
     """Write the file of --save; what goes wrong with it is told, for the program ends in another way."""
-    from llmcli.ui import export
+    from llmcli.ui.sessions import export
 
     if options.save is None or not state.conversation.turns:
         return
@@ -96,7 +96,7 @@ def save_at_the_end(state: "ChatState", options: SessionOptions) -> None:
 
 def _pick(store: "SessionStore", notes: "Notes") -> str:
     """Ask which session is meant."""
-    from llmcli.ui.session_commands import session_table
+    from llmcli.ui.commands.session import session_table
 
     listed = store.list()[:MAX_LISTED]
     if not listed:

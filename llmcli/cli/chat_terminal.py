@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
     """The prompt of a chat; what goes wrong with the file of earlier messages is told, and ends nothing."""
-    from llmcli.ui.commands import complete
+    from llmcli.ui.commands.table import complete
     from llmcli.ui.editor import edit_text
     from llmcli.ui.prompt_reader import PromptReader, open_history
 
@@ -58,7 +58,7 @@ def new_view(state: "ChatState") -> "View":
     """A view on stdout: Markdown where a person reads along, plain text as it is in a pipe."""
     from llmcli.ui.console import stdout_console
     from llmcli.ui.live_region import LiveRegion
-    from llmcli.ui.markdown_view import MarkdownView
+    from llmcli.ui.markdown.view import MarkdownView
     from llmcli.ui.thinking import TaggedThinking, ThinkingView
     from llmcli.ui.view import AnswerView, PlainView
     from llmcli.ui.wrap import WordWrap

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llmcli.hub.download import BeforeFetch
     from llmcli.hub.remote import RemoteSnapshot
     from llmcli.hub.settings import HubSettings
-    from llmcli.jobs.quantize import LayerDone, QuantizeResult
-    from llmcli.jobs.quantize_plan import QuantizePlan
+    from llmcli.jobs.quantize.job import LayerDone, QuantizeResult
+    from llmcli.jobs.quantize.plan import QuantizePlan
 
 
 _RESUMED_OPTIONS = (
@@ -135,7 +135,7 @@ def quantize(
         llmcli quantize ./my-model -o my-model-4bit --method rtn --group-size 64
         llmcli quantize ./my-model -o my-model-4bit --calib-dataset chats.jsonl
     """
-    from llmcli.jobs.quantize_plan import QuantizePlan
+    from llmcli.jobs.quantize.plan import QuantizePlan
 
     plan = QuantizePlan(
         out=output,
@@ -180,7 +180,7 @@ def quantize(
 
 def _check_before_download(model: str, plan: "QuantizePlan") -> None:
     """Refuse now what would fail after a long download."""
-    from llmcli.jobs.quantize_folder import check_out, check_place
+    from llmcli.jobs.quantize.folder import check_out, check_place
 
     parent = plan.out.absolute().parent
     if not parent.is_dir():
@@ -201,7 +201,7 @@ def _check_outline(plan: "QuantizePlan", say: Callable[[str], None]) -> "BeforeF
     """For `resolve_model`: refuse what can not be quantized before its weights are fetched."""
     from llmcli.hub.download import bytes_to_fetch
     from llmcli.hub.outline import outline
-    from llmcli.jobs.quantize import check_model
+    from llmcli.jobs.quantize.job import check_model
 
     def check(remote: "RemoteSnapshot", settings: "HubSettings") -> None:
         with outline(remote, settings) as folder:
@@ -212,8 +212,8 @@ def _check_outline(plan: "QuantizePlan", say: Callable[[str], None]) -> "BeforeF
 
 
 def _run(found: Any, plan: "QuantizePlan", quiet: bool, again: str) -> "QuantizeResult":
-    from llmcli.jobs.quantize import quantize as run
-    from llmcli.jobs.quantize_folder import partial_path
+    from llmcli.jobs.quantize.folder import partial_path
+    from llmcli.jobs.quantize.job import quantize as run
 
     with _Display(quiet) as display:
         try:
@@ -226,7 +226,7 @@ def _run(found: Any, plan: "QuantizePlan", quiet: bool, again: str) -> "Quantize
 
 def _resume_command(model: str, plan: "QuantizePlan", source: ModelOptions) -> str:
     """The command line that goes on with this plan."""
-    from llmcli.jobs.quantize_plan import QuantizePlan
+    from llmcli.jobs.quantize.plan import QuantizePlan
 
     default = QuantizePlan(out=plan.out)
     words = ["llmcli", "quantize", model, "-o", str(plan.out)]

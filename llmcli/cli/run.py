@@ -20,9 +20,9 @@ from llmcli.ui.parameters import FLAG
 if TYPE_CHECKING:
     from llmcli.cli.run_job import BatchJob
     from llmcli.config import EngineConfig
-    from llmcli.jobs.batch_input import PromptFile
-    from llmcli.jobs.batch_records import RecordStyle
-    from llmcli.jobs.batch_resume import ResultFile
+    from llmcli.jobs.batch.input import PromptFile
+    from llmcli.jobs.batch.records import RecordStyle
+    from llmcli.jobs.batch.resume import ResultFile
 
 INFLIGHT_PER_SEQ = 4
 
@@ -54,11 +54,11 @@ def run(
         cat prompts.txt | llmcli run - | jq -r .text
     """
     from llmcli.cli.run_job import BatchJob, resume_command
-    from llmcli.jobs.batch import BatchOptions
-    from llmcli.jobs.batch_input import file_status
-    from llmcli.jobs.batch_output import check_output
-    from llmcli.jobs.batch_progress import BatchProgress
-    from llmcli.jobs.batch_requests import LineRules
+    from llmcli.jobs.batch.input import file_status
+    from llmcli.jobs.batch.job import BatchOptions
+    from llmcli.jobs.batch.output import check_output
+    from llmcli.jobs.batch.progress import BatchProgress
+    from llmcli.jobs.batch.requests import LineRules
     from llmcli.ui.console import stderr_console
 
     config, flags = engine.config(), sampling.overrides()
@@ -136,7 +136,7 @@ def _nothing_to_do(job: "BatchJob") -> bool:
 
 
 def _style(results: ResultOptions, *, for_terminal: bool) -> "RecordStyle":
-    from llmcli.jobs.batch_records import RecordStyle
+    from llmcli.jobs.batch.records import RecordStyle
 
     return RecordStyle(
         format=results.format,
@@ -147,7 +147,7 @@ def _style(results: ResultOptions, *, for_terminal: bool) -> "RecordStyle":
 
 
 def _open_input(sources: list[str], prompts: PromptOptions) -> "PromptFile":
-    from llmcli.jobs.batch_input import PromptFile, looks_like_a_model
+    from llmcli.jobs.batch.input import PromptFile, looks_like_a_model
 
     if prompts.prompt:
         if sources:
@@ -167,7 +167,7 @@ def _open_input(sources: list[str], prompts: PromptOptions) -> "PromptFile":
 
 def _result_file(results: ResultOptions) -> "ResultFile | None":
     """The output with what earlier runs left in it; None for a stream or device."""
-    from llmcli.jobs.batch_resume import ResultFile
+    from llmcli.jobs.batch.resume import ResultFile
 
     if results.path == "-" or (os.path.exists(results.path) and not os.path.isfile(results.path)):
         return None

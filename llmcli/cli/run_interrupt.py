@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from llmcli.jobs.batch import StopSignal
+    from llmcli.jobs.batch.job import StopSignal
 
 GRACE_S = 0.5  # in which Python may hear of the second press, to leave through every `finally`
 

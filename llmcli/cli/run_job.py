@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from llmcli.config import EngineConfig
     from llmcli.engine.engine import Engine
     from llmcli.hub.models import LocalModel
-    from llmcli.jobs.batch import BatchOptions
-    from llmcli.jobs.batch_input import PromptFile, Validation
-    from llmcli.jobs.batch_output import RecordWriter
-    from llmcli.jobs.batch_progress import BatchCounts, BatchProgress
-    from llmcli.jobs.batch_requests import LineRules
-    from llmcli.jobs.batch_resume import ResultFile
+    from llmcli.jobs.batch.input import PromptFile, Validation
+    from llmcli.jobs.batch.job import BatchOptions
+    from llmcli.jobs.batch.output import RecordWriter
+    from llmcli.jobs.batch.progress import BatchCounts, BatchProgress
+    from llmcli.jobs.batch.requests import LineRules
+    from llmcli.jobs.batch.resume import ResultFile
 
 _MODES = ("--resume", "--retry-errors", "--overwrite", "--force")
 
@@ -59,7 +59,7 @@ class BatchJob:
             UsageError: the output was begun with other settings, and --force is not given.
             ModelNotRunnableError: a file of the model is broken, or something in it is not supported.
         """
-        from llmcli.jobs.batch_manifest import check_same, model_settings
+        from llmcli.jobs.batch.manifest import check_same, model_settings
 
         if self.output is None:
             return {}
@@ -78,7 +78,7 @@ class BatchJob:
 
     def open_output(self, settings: Mapping[str, Any]) -> "RecordWriter":
         """Create the output file, go on with it, or take standard output."""
-        from llmcli.jobs.batch_output import RecordWriter
+        from llmcli.jobs.batch.output import RecordWriter
 
         if self.output is not None:
             return self.output.open(settings)
@@ -91,8 +91,8 @@ class BatchJob:
             ItemsFailedError: all are done, and some have failed; or too many have.
             typer.Exit: with 130, interrupted.
         """
-        from llmcli.jobs.batch import BatchRun, StopSignal
-        from llmcli.jobs.batch_prompts import PromptEncoder
+        from llmcli.jobs.batch.job import BatchRun, StopSignal
+        from llmcli.jobs.batch.prompts import PromptEncoder
 
         encoder = PromptEncoder(engine.tokenizer, raw=self.prompts.raw, system=self.prompts.system)
         if self.validation.num_texts:
@@ -107,7 +107,7 @@ class BatchJob:
         self._end(counts)
 
     def _counts(self) -> "BatchCounts":
-        from llmcli.jobs.batch_progress import BatchCounts
+        from llmcli.jobs.batch.progress import BatchCounts
 
         total = self.validation.num_requests
         if self.output is None:

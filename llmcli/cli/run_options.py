@@ -12,8 +12,8 @@ from llmcli.cli.options import OutputPath, System
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmcli.jobs.batch_input import Validation
-    from llmcli.jobs.batch_output import Mode
+    from llmcli.jobs.batch.input import Validation
+    from llmcli.jobs.batch.output import Mode
 
 Input = Annotated[
     list[str] | None,

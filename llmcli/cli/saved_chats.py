@@ -1,6 +1,6 @@
 """Where this user's saved chats are, which of them `llmcli chat` is to go on with, and which model follows from them.
 
-Called by `chat.py` and its parts, and by `sessions.py`; what is in a session is `ui/session_store.py`'s.
+Called by `chat.py` and its parts, and by `sessions.py`; what is in a session is `ui/sessions/store.py`'s.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmcli.errors import LLMCliError, UsageError
 
 if TYPE_CHECKING:
-    from llmcli.ui.session_store import SessionStore
+    from llmcli.ui.sessions.store import SessionStore
 
 MAX_LOOKED_AT = 20  # sessions, for the model that was used last
 
@@ -25,7 +25,7 @@ def state_folder() -> Path:
 
 def session_store() -> "SessionStore":
     """The saved chats of this user."""
-    from llmcli.ui.session_store import SessionStore
+    from llmcli.ui.sessions.store import SessionStore
 
     return SessionStore(state_folder() / "sessions")
 

@@ -13,8 +13,8 @@ from llmcli.cli.saved_chats import session_store
 from llmcli.errors import UsageError, quote
 
 if TYPE_CHECKING:
-    from llmcli.ui.session_records import SavedChat
-    from llmcli.ui.session_store import SessionStore
+    from llmcli.ui.sessions.records import SavedChat
+    from llmcli.ui.sessions.store import SessionStore
 
 Action = Literal["list", "show", "rm", "export"]
 ENDINGS = {"md": ".md", "json": ".json", "jsonl": ".jsonl"}
@@ -76,14 +76,14 @@ def sessions(
     elif output is None:
         _print(store.read(found[0]), form if form in ENDINGS else export_as)
     else:
-        from llmcli.ui.export import write
+        from llmcli.ui.sessions.export import write
 
         write(store.read(found[0]), output)
         typer.echo(f"written to {quote(str(output))}", err=True)
 
 
 def _list(store: "SessionStore", form: Form) -> None:
-    from llmcli.ui.session_commands import ago
+    from llmcli.ui.commands.session import ago
 
     listed, now = store.list(), time.time()
     columns = (
@@ -115,7 +115,7 @@ def _remove(store: "SessionStore", found: list[str], *, yes: bool) -> None:
 def _print(chat: "SavedChat", form: str) -> None:
     """Print a chat; on a terminal without the control characters that a model may have written."""
     from llmcli.text.sanitize import Sanitizer
-    from llmcli.ui.export import FORMATS
+    from llmcli.ui.sessions.export import FORMATS
 
     text = FORMATS[ENDINGS[form]](chat)
     typer.echo(Sanitizer().push(text) if sys.stdout.isatty() else text, nl=False)

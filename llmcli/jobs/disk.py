@@ -1,6 +1,6 @@
 """The calls that change what is on a disk, in one place, so that a test can make each of them fail or be the last.
 
-Knows no format. `batch_output.py` and `batch_manifest.py` write through it.
+Knows no format. `batch/output.py` and `batch/manifest.py` write through it.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """AWQ by autoawq 0.2.9, for whoever wants its very numbers: an optional package, archived by its authors.
 
 It loads the whole model, shows its own progress and can not be resumed. Knows nothing of our own search; called by
-`jobs/quantize.py`.
+`jobs/quantize/job.py`.
 """
 
 from pathlib import Path

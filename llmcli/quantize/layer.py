@@ -1,7 +1,7 @@
 """One decoder layer from dense to 4 bits, and how much that changes it.
 
 Puts the rounding, the scales and the packing together. Knows no file and no text: tensors and moments come in, named
-tensors as they are to be stored go out. Called by `jobs/quantize.py`.
+tensors as they are to be stored go out. Called by `jobs/quantize/job.py`.
 """
 
 import math

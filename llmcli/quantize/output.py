@@ -2,7 +2,8 @@
 
 All names, dtypes and shapes follow from the model's shape and the recipe. So the headers are written first, and each
 layer goes to its place: what is on disk after a layer is its final form, nothing is written twice, and a layer that was
-cut short is written over. The format is that of https://huggingface.co/docs/safetensors. Called by `jobs/quantize.py`.
+cut short is written over. The format is that of https://huggingface.co/docs/safetensors. Called by
+`jobs/quantize/job.py`.
 """
 
 import errno

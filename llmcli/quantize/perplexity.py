@@ -1,7 +1,7 @@
 """Perplexity of a checkpoint on token ids, layer by layer: no more memory than a layer and the texts' activations.
 
 The arithmetic is float32, whatever the checkpoint holds; 4-bit matrices are dequantised first. So a difference between
-two checkpoints is that of their weights and of nothing else. Called by `jobs/quantize.py`.
+two checkpoints is that of their weights and of nothing else. Called by `jobs/quantize/job.py`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """What a chat needs of a model, and the model of this process that gives it.
 
 `Backend` is the border: `LocalBackend` is an engine in this process (the only place of the chat that touches
-one), `remote_backend.py` a running server. Made by `load_backend` in the loader's thread, used by the session
+one), `remote/backend.py` a running server. Made by `load_backend` in the loader's thread, used by the session
 and the single answer.
 """
 

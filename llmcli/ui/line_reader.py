@@ -5,7 +5,7 @@ Knows only streams. `prompt_reader.py` is its sibling for terminals.
 
 from typing import TextIO
 
-from llmcli.ui.commands import BLOCK
+from llmcli.ui.commands.table import BLOCK
 from llmcli.ui.interrupt import DoublePress
 
 PROMPT = ">>> "

@@ -15,8 +15,8 @@ from llmcli.ui.backend import load_backend
 from llmcli.ui.loading import Loader
 from llmcli.ui.notes import Notes
 from llmcli.ui.parameters import Parameters
-from llmcli.ui.remote_backend import RemoteBackend, choose_model
-from llmcli.ui.server import Server
+from llmcli.ui.remote.backend import RemoteBackend, choose_model
+from llmcli.ui.remote.server import Server
 from llmcli.ui.waiting import ModelName, Waiting
 
 if TYPE_CHECKING:

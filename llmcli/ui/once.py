@@ -9,7 +9,7 @@ from typing import Any
 from llmcli.errors import EngineError
 from llmcli.ui.answer import Answer, Question, ask, cut_notice, dropped_notice
 from llmcli.ui.conversation import FittedPrompt
-from llmcli.ui.session_records import stats_record
+from llmcli.ui.sessions.records import stats_record
 from llmcli.ui.state import ChatState
 from llmcli.ui.status import logprob_lines, stats_line
 from llmcli.ui.view import View

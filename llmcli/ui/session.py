@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from llmcli.errors import EngineError, LLMCliError, OutputError
 from llmcli.ui.answer import Answer, Question, ask, cut_notice, dropped_notice, new_seed
 from llmcli.ui.backend import Backend
-from llmcli.ui.commands import Message, as_input, find_command, parse_input
+from llmcli.ui.commands.command import Outcome
+from llmcli.ui.commands.table import Message, as_input, find_command, parse_input
 from llmcli.ui.conversation import FittedPrompt, Turn
-from llmcli.ui.slash import Outcome
 from llmcli.ui.state import ChatState
 from llmcli.ui.status import context_use, logprob_lines, nearly_full, stats_line, used_tokens
 from llmcli.ui.view import View

@@ -13,8 +13,8 @@ from llmcli.ui.conversation import Conversation, FittedPrompt
 from llmcli.ui.models import Models
 from llmcli.ui.notes import Notes
 from llmcli.ui.parameters import Parameters
-from llmcli.ui.session_log import SessionLog
-from llmcli.ui.session_records import ChatSetup, SavedChat
+from llmcli.ui.sessions.log import SessionLog
+from llmcli.ui.sessions.records import ChatSetup, SavedChat
 from llmcli.ui.status import Totals
 from llmcli.ui.waiting import Waiting
 

@@ -1,6 +1,6 @@
 """How an answer reaches the screen or a pipe: plain text, as it comes, safe to print; its reasoning set apart.
 
-Knows nothing of engines and conversations. Used by the chat session and the single answer; `markdown_view.py` is the
+Knows nothing of engines and conversations. Used by the chat session and the single answer; `markdown/view.py` is the
 other view of an answer's text.
 """
 

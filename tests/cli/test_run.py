@@ -18,11 +18,11 @@ from llmcli.cli.run_job import BatchJob, resume_command
 from llmcli.cli.run_options import PromptOptions, ResultOptions
 from llmcli.errors import ItemsFailedError, UsageError
 from llmcli.hub.models import LocalModel
-from llmcli.jobs.batch import BatchOptions
-from llmcli.jobs.batch_input import PromptFile
-from llmcli.jobs.batch_progress import BatchProgress
-from llmcli.jobs.batch_requests import LineRules
-from llmcli.jobs.batch_resume import ResultFile
+from llmcli.jobs.batch.input import PromptFile
+from llmcli.jobs.batch.job import BatchOptions
+from llmcli.jobs.batch.progress import BatchProgress
+from llmcli.jobs.batch.requests import LineRules
+from llmcli.jobs.batch.resume import ResultFile
 from llmcli.ui.console import stderr_console
 from tests.jobs.fake_engine import ByteTokenizer, FakeEngine
 

@@ -9,8 +9,8 @@ import pytest
 
 from llmcli.cli.app import run_command_line
 from llmcli.ui.conversation import Turn
-from llmcli.ui.session_records import ChatSetup, SavedChat
-from llmcli.ui.session_store import SessionStore
+from llmcli.ui.sessions.records import ChatSetup, SavedChat
+from llmcli.ui.sessions.store import SessionStore
 
 TURN = Turn("what is\nit?", "A \x1b[31mcat.", finish_reason="stop")
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from llmcli.cli.run_job import BatchJob
 from llmcli.cli.run_options import PromptOptions, ResultOptions
 from llmcli.hub.models import LocalModel
-from llmcli.jobs.batch import BatchOptions
-from llmcli.jobs.batch_input import PromptFile
-from llmcli.jobs.batch_progress import BatchProgress
-from llmcli.jobs.batch_requests import LineRules
-from llmcli.jobs.batch_resume import ResultFile
+from llmcli.jobs.batch.input import PromptFile
+from llmcli.jobs.batch.job import BatchOptions
+from llmcli.jobs.batch.progress import BatchProgress
+from llmcli.jobs.batch.requests import LineRules
+from llmcli.jobs.batch.resume import ResultFile
 from llmcli.jobs.disk import Disk
 from tests.jobs.fake_engine import FakeEngine
 from tests.jobs.faulty_disk import MortalDisk, die_for_good

@@ -23,8 +23,8 @@ from llmcli.ui.conversation import Conversation
 from llmcli.ui.loading import Loader
 from llmcli.ui.notes import Notes
 from llmcli.ui.parameters import Parameters
-from llmcli.ui.session_log import SessionLog
-from llmcli.ui.session_store import SessionStore
+from llmcli.ui.sessions.log import SessionLog
+from llmcli.ui.sessions.store import SessionStore
 from llmcli.ui.state import ChatState, Terminal
 from llmcli.ui.waiting import Waiting
 

@@ -15,7 +15,7 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from llmcli.errors import DoesNotFitError
-from llmcli.ui.commands import complete
+from llmcli.ui.commands.table import complete
 from llmcli.ui.editor import edit_text
 from llmcli.ui.prompt_reader import NO_THINKING, PromptReader, open_history
 
