@@ -4,7 +4,6 @@ Plain values; `plan.py` leads from the first two to the third. Knows no torch an
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from llmcli.errors import UsageError, quote
 from llmcli.gpu_facts import GpuFacts, NoGpu
+from llmcli.nearest import did_you_mean, nearest
 from llmcli.sampling import MAX_SEED
 
 GIB = 1 << 30
@@ -132,11 +132,8 @@ class EngineConfig:
         names = [f.name for f in dataclasses.fields(cls)]
         for name in options:
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                raise UsageError(
-                    f"unknown engine option {quote(name)}",
-                    fix=f"did you mean {near[0]}?" if near else f"known options: {', '.join(names)}",
-                )
+                fix = did_you_mean(name, names) or f"known options: {', '.join(names)}"
+                raise UsageError(f"unknown engine option {quote(name)}", fix=fix)
         return cls(**options)
 
 
@@ -145,7 +142,7 @@ def _nearest_device(value: object) -> str:
     if re.fullmatch(r"(cuda|gpu):\d+", text):
         return f"use --device cuda; CUDA_VISIBLE_DEVICES={text.split(':')[1]} chooses the GPU"
     names = {"gpu": "cuda", "nvidia": "cuda"} | {name: name for name in DEVICES}
-    near = difflib.get_close_matches(text, names, 1)
+    near = nearest(text, names)
     return f"did you mean {names[near[0]]}?" if near else ""
 
 

@@ -5,6 +5,7 @@
     │   └── OutputError            1   a result could not be written
     ├── UsageError                 2   a wrong argument, option or input file
     │   ├── RequestError           2   one request that can not be served as asked
+    │   │   └── ContextFullError   2   its prompt is longer than the context
     │   ├── MissingExtraError      2   an optional package is not installed
     │   └── DeviceUnavailableError 2   the device asked for can not be used
     ├── ItemsFailedError           3   the work is done, but some items failed
@@ -12,10 +13,11 @@
     │   ├── ModelNotFoundError     4
     │   ├── GatedModelError        4
     │   └── OfflineError           4
-    └── ModelNotRunnableError      5   the model is here, but can not run here
-        ├── UnsupportedModelError  5
-        ├── CheckpointError        5
-        └── DoesNotFitError        5
+    ├── ModelNotRunnableError      5   the model is here, but can not run here
+    │   ├── UnsupportedModelError  5
+    │   ├── CheckpointError        5
+    │   └── DoesNotFitError        5
+    └── ServerError                6   a server can not be reached, or fails
 
 Knows nothing of how an error is shown; `cli/app.py` prints it and exits with its code.
 """
@@ -77,6 +79,10 @@ class RequestError(UsageError, ValueError):
         self.param = param
 
 
+class ContextFullError(RequestError):
+    """The prompt of a request is longer than the context."""
+
+
 class MissingExtraError(UsageError):
     """An optional package is not installed."""
 
@@ -125,3 +131,9 @@ class CheckpointError(ModelNotRunnableError):
 
 class DoesNotFitError(ModelNotRunnableError):
     """The model and its KV cache need more memory than there is."""
+
+
+class ServerError(LLMCliError):
+    """A server can not be reached, or does not answer as it should."""
+
+    exit_code = 6

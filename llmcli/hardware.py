@@ -13,6 +13,13 @@ from llmcli.gpu_facts import GpuFacts, NoGpu
 CGROUP = Path("/sys/fs/cgroup")
 # By Linux's names; the same that `llmcli_kernels.native.machine` asks for, which can not be imported without llvmlite.
 NATIVE_FLAGS = frozenset({"avx2", "f16c", "fma", "bmi2"})
+SHOWN_FLAGS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx512_bf16": "BF16",
+    "amx_tile": "AMX",
+}
 
 
 def read_hardware_facts(gpu: GpuFacts | NoGpu | None = None) -> HardwareFacts:
@@ -78,6 +85,19 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def cpu_name() -> str:
+    """The processor's name, and the vector extensions that matter here."""
+    flags = _cpu_flags()
+    found = ", ".join(shown for flag, shown in SHOWN_FLAGS.items() if flag in flags)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(names, platform.processor() or platform.machine())
+    return f"{name} ({found})" if found else name
 
 
 def _has_native_kernels(flags: set[str]) -> bool:

@@ -42,6 +42,13 @@ def kv_bytes_per_token(model: ModelFacts, dtype: str) -> int:
     return 2 * model.num_layers * model.num_kv_heads * entry
 
 
+def free_memory(config: EngineConfig, hardware: HardwareFacts) -> int:
+    """Bytes that the engine may take on the device of `config`, which is "cuda" or "cpu"."""
+    if config.wanted_device == "cuda" and isinstance(hardware.gpu, GpuFacts):
+        return _cuda(config, hardware.gpu).free
+    return _cpu(config, hardware).free
+
+
 def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> ResolvedConfig:
     """Turn every auto into a value.
 

@@ -5,13 +5,13 @@ Names and meanings are vLLM's and OpenAI's. Knows no tokenizer and no tensor: wh
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from llmcli.errors import RequestError, quote
+from llmcli.nearest import did_you_mean
 
 MAX_SEED = 2**63 - 1
 MAX_N = 16
@@ -160,8 +160,7 @@ def check_names(names: Mapping[str, object]) -> None:
     """Raise a RequestError for the first name that is no sampling field, with the nearest one."""
     for name in names:
         if name not in FIELD_NAMES:
-            near = difflib.get_close_matches(name, FIELD_NAMES, 1)
-            fix = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(FIELD_NAMES)}"
+            fix = did_you_mean(name, FIELD_NAMES) or f"known fields: {', '.join(FIELD_NAMES)}"
             raise RequestError(f"unknown sampling field {quote(name)}", fix=fix, param=name)
 
 

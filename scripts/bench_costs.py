@@ -24,7 +24,7 @@ import torch
 from llmcli import LLM
 from llmcli.engine.engine import Engine
 from llmcli.errors import LLMCliError
-from llmcli.jobs.bench import read_bandwidth
+from llmcli.jobs.bench.quick import read_bandwidth
 from llmcli.jobs.environment import environment
 from llmcli.model.forward_batch import KVCache
 from llmcli.runtime.runner import Runner
@@ -59,7 +59,7 @@ def measure(engine: Engine, runner: Runner, plan: Plan, repeats: int) -> list[Ro
     say("warm-up")
     for point in sorted(steps, key=lambda point: -point.batch * point.tokens):  # the largest buffers first
         timed.run(steps[point])
-    if not timed.has_native_layers:
+    if not timed.has_native_program:
         say("the layers are not one native program: the shares of their kernels are not known")
     rounds = []
     for number in range(1, repeats + 1):

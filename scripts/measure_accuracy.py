@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from llmcli.jobs.environment import cpu_name
+from llmcli.hardware import cpu_name
 from scripts.accuracy.measures import (
     EXACT_ERROR_BOUND,
     PERPLEXITY_BOUND,

@@ -1,8 +1,10 @@
 """A hub on loopback: enough of the Hugging Face API for huggingface_hub's client, with faults on request.
 
-Speaks model info, the file tree, `resolve` with HEAD and ranges, and whoami. Large files may be sent from a
-second host, as the real hub does, which notes what it was asked with. Knows nothing of llmcli; used by the
-tests of `hub/` and of its commands.
+Speaks model info (licence, gate, sizes, hashes), search, the file tree, `resolve` with HEAD and ranges, renamed
+repositories, and whoami. Large files may be sent from a second host, under another name of this machine, as the real
+hub does; it notes what it was asked with. Knows nothing of llmcli; used by the tests of `hub/` and of its commands.
+
+    python -m tests.fake_hub FOLDER    serves each folder OWNER/NAME below FOLDER as a repository, to try things by hand
 """
 
 import hashlib
@@ -16,16 +18,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-FaultKind = Literal["status", "html", "drop", "stall", "corrupt", "ignore_range"]
+FaultKind = Literal["status", "html", "drop", "stall", "corrupt", "ignore_range", "none"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request: a status, a web page, or a body cut, silent or changed."""
+    """What goes wrong with one request: a status, a web page, a body cut, silent or changed; or nothing."""
 
     kind: FaultKind
     status: int = 500
@@ -44,11 +46,19 @@ class Request:
 
 @dataclass
 class FakeRepo:
-    """Branches, and the files of each commit; `gated` has the tokens with access, None is open to all."""
+    """Branches, and the files of each commit.
+
+    Attributes:
+        gated: the tokens with access; None is open to all.
+        disabled: taken down: its page stays, its files are for nobody.
+        tags: as the search filters by; "license:NAME" is the licence.
+    """
 
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: frozenset[str] | None = None
+    disabled: bool = False
+    tags: tuple[str, ...] = ("license:apache-2.0",)
 
     def commit(self, revision: str) -> str | None:
         """The commit that a branch, or a commit itself, stands for."""
@@ -68,6 +78,9 @@ class FakeHub:
         self.requests: list[Request] = []
         self.cdn_requests: list[Request] = []
         self.closing = threading.Event()
+        self.renamed: dict[str, str] = {}
+        self.accounts: dict[str, str] | None = None  # token -> name; None takes every token for ada's
+        self._lock = threading.Lock()
         self.url = self.cdn_url = ""
         self.use_cdn = False
 
@@ -85,10 +98,19 @@ class FakeHub:
 
     def next_fault(self, path: str) -> Fault | None:
         """Take the fault that is due for a path."""
-        for end, faults in self.faults.items():
-            if path.endswith(end) and faults:
-                return faults.pop(0)
+        with self._lock:
+            for end, faults in self.faults.items():
+                if path.endswith(end) and faults:
+                    return faults.pop(0)
         return None
+
+    def ranges(self, path_end: str) -> list[tuple[int, int | None]]:
+        """First and last byte asked for, of each request for a file; (0, None) is all of it."""
+        asked = [request for request in self.requests if request.path.endswith(path_end)]
+        texts = [
+            request.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-") for request in asked
+        ]
+        return [(int(first), int(last) if last else None) for first, last in texts]
 
     def paths(self, method: str = "GET") -> list[str]:
         """Paths of the requests so far."""
@@ -113,7 +135,8 @@ def running_hub() -> Iterator[FakeHub]:
     hub = FakeHub()
     servers = [_Server(("127.0.0.1", 0), _handler(hub, cdn)) for cdn in (False, True)]
     threads = [threading.Thread(target=server.serve_forever, args=(0.01,)) for server in servers]
-    hub.url, hub.cdn_url = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
+    hub.url = f"http://127.0.0.1:{servers[0].server_address[1]}"
+    hub.cdn_url = f"http://localhost:{servers[1].server_address[1]}"
     for thread in threads:
         thread.start()
     try:
@@ -130,7 +153,7 @@ def make_default(hub: FakeHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Let huggingface_hub, which read its environment when it was imported, take `hub` for the real one."""
     from huggingface_hub import constants
 
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -177,12 +200,49 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"<html>log in to the network</html>", {"Content-Type": "text/html"})
         elif fault and fault.kind == "stall" and not fault.after:
             self.hub.closing.wait(30)
+        elif self._has_bad_token():
+            message = {"X-Error-Message": "Invalid credentials in Authorization header"}
+            self._send(401, b'{"error": "Invalid credentials in Authorization header"}', message)
         elif path == "/api/whoami-v2":
-            self._send(200, json.dumps({"name": "ada"}).encode())
+            self._send(
+                200, json.dumps({"name": (self.hub.accounts or {}).get(self._token(), "ada")}).encode()
+            )
+        elif path == "/api/models":
+            self._search(parse_qs(urlsplit(self.path).query))
+        elif new_path := self._moved_to(path):
+            self._send(307, b"", {"Location": new_path})
         elif path.startswith("/api/models/"):
             self._info(path.removeprefix("/api/models/").split("/"))
         else:
             self._file(path, fault)
+
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def _has_bad_token(self) -> bool:
+        accounts = self.hub.accounts
+        return accounts is not None and self._token() != "" and self._token() not in accounts
+
+    def _moved_to(self, path: str) -> str:
+        """Where a renamed repository is now; the real hub sends a path without a host, too."""
+        for old, new in self.hub.renamed.items():
+            for start in ("/api/models/", "/"):
+                if f"{path}/".startswith(f"{start}{old}/"):
+                    return f"{start}{new}" + path.removeprefix(f"{start}{old}")
+        return ""
+
+    def _search(self, query: Mapping[str, list[str]]) -> None:
+        """Repositories of the author whose names hold the text and that have all the tags."""
+        text, wanted = query.get("search", [""])[0].lower(), query.get("filter", [])
+        owner = query.get("author", [""])[0]
+        found = [
+            {"id": name, "tags": list(repo.tags)}
+            for name, repo in self.hub.repos.items()
+            if text in name.lower()
+            and name.startswith(owner and f"{owner}/")
+            and set(wanted) <= set(repo.tags)
+        ]
+        self._send(200, json.dumps(found[: int(query.get("limit", ["10"])[0])]).encode())
 
     def _info(self, parts: list[str]) -> None:
         repo = self._repo("/".join(parts[:2]))
@@ -198,7 +258,14 @@ class _Handler(BaseHTTPRequestHandler):
             body: object = [_tree_entry(name, content) for name, content in files.items()]
         else:
             siblings = [_sibling(name, content) for name, content in files.items()]
-            body = {"id": "/".join(parts[:2]), "sha": commit, "siblings": siblings}
+            gate = "manual" if repo.gated is not None else False
+            body = {
+                "id": "/".join(parts[:2]),
+                "sha": commit,
+                "siblings": siblings,
+                "gated": gate,
+                "tags": repo.tags,
+            }
         self._send(200, json.dumps(body).encode())
 
     def _file(self, path: str, fault: Fault | None) -> None:
@@ -211,6 +278,9 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None or file not in repo.files(revision):
             code = "RevisionNotFound" if commit is None else "EntryNotFound"
             self._send(404, b"{}", {"X-Error-Code": code})
+            return
+        if repo.disabled:
+            self._send(403, b"{}", {"X-Error-Message": "Access to this resource is disabled."})
             return
         if repo.gated is not None and not self.cdn and (refused := self._refusal(repo.gated)):
             self._send(refused, b"{}", {"X-Error-Code": "GatedRepo"})
@@ -226,19 +296,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._content(content, headers, fault)
 
     def _refusal(self, allowed: frozenset[str]) -> int | None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        token = self._token()
         return None if token in allowed else 403 if token else 401
 
     def _content(self, content: bytes, headers: Mapping[str, str], fault: Fault | None) -> None:
-        start, status, extra = 0, 200, dict(headers)
+        start, end, status, extra = 0, len(content), 200, dict(headers)
         wanted = self.headers.get("Range", "")
         if wanted.startswith("bytes=") and not (fault and fault.kind == "ignore_range"):
-            start, status = int(wanted[6:].split("-")[0]), 206
-            extra["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            first, _, last = wanted[6:].partition("-")
+            start, end, status = int(first), min(end, int(last) + 1) if last else end, 206
+            extra["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
             if start >= len(content):
                 self._send(416, b"", headers)
                 return
-        body = content[start:]
+        body = content[start:end]
         if fault and fault.kind == "corrupt":
             body = body[:-1] + bytes([body[-1] ^ 1])
         self.send_response(status)
@@ -291,3 +362,17 @@ def _tree_entry(name: str, content: bytes) -> dict[str, object]:
     if is_lfs(name):
         entry["lfs"] = {"oid": digest_of(name, content), "size": len(content), "pointerSize": 130}
     return entry
+
+
+def _serve_folder(folder: Path) -> None:
+    """Serve until Ctrl-C."""
+    with running_hub() as hub:
+        for config in sorted(folder.glob("*/*/config.json")):
+            files = {path.name: path.read_bytes() for path in config.parent.iterdir() if path.is_file()}
+            hub.add("/".join(config.parent.parts[-2:]), files)
+        print(f"export HF_ENDPOINT={hub.url}  # {', '.join(hub.repos)}", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    _serve_folder(Path(sys.argv[1]))

@@ -134,11 +134,19 @@ def test_the_cache_is_written_before_it_is_read(dense: Path, storage: str) -> No
     assert all(kv.key_scales is None or bool((kv.key_scales[:4] == 1).all()) for kv in cache.layers)
 
 
-def test_shares_are_those_of_the_layers_scaled_to_their_time() -> None:
-    kernels = {"attend": 1.0, "merge": 1.0, "product": 5.0, "rms_norm": 0.5, "add_rms_norm": 0.5}
-    shares = Timing(whole=10.0, lm_head=1.0, layers=4.0, kernels=kernels).shares()
+def test_shares_are_those_of_the_program_scaled_to_its_time() -> None:
+    kernels = {
+        "gather + rms_norm + quantise": 0.5,
+        "attend": 1.0,
+        "merge": 1.0,
+        "product": 5.0,
+        "add_rms_norm": 0.5,
+        "gather + quantise": 0.1,
+        "lm_head": 1.9,
+    }
+    shares = Timing(whole=10.0, lm_head=1.0, program=5.0, kernels=kernels).shares()
     assert shares == pytest.approx(
-        {"attention": 0.1, "product": 0.25, "norm": 0.05, "lm_head": 0.1, "rest": 0.5}
+        {"attention": 0.1, "product": 0.25, "norm": 0.05, "lm_head": 0.2, "rest": 0.4}
     )
 
 
@@ -147,8 +155,8 @@ def test_the_parts_of_native_layers_are_all_known_and_add_up(awq: Path) -> None:
     fill(runner.cache, 16)
     timed = TimedRunner(runner)
     timing = timed.run(Point(2, 100).steps(config_of(awq), 300))
-    assert timed.has_native_layers
-    assert timing.layers + timing.lm_head < timing.whole
+    assert timed.has_native_program
+    assert timing.program + timing.lm_head < timing.whole
     named = {"attention", "product", "quantise", "norm", "rope", "silu", "lm_head", "rest"}
     assert set(timing.shares()) == named
     assert sum(timing.shares().values()) == pytest.approx(1)
@@ -201,7 +209,7 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["no-such-model", "--plot", str(tmp_path / "costs.svg")]) == 2
-    assert "'.[bench]'" in capsys.readouterr().err
+    assert "'.[plot]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ EXIT_CODES = {
     "OutputError": 1,
     "UsageError": 2,
     "RequestError": 2,
+    "ContextFullError": 2,
     "MissingExtraError": 2,
     "DeviceUnavailableError": 2,
     "ItemsFailedError": 3,
@@ -22,6 +23,7 @@ EXIT_CODES = {
     "UnsupportedModelError": 5,
     "CheckpointError": 5,
     "DoesNotFitError": 5,
+    "ServerError": 6,
 }
 
 

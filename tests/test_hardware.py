@@ -80,3 +80,12 @@ def test_native_kernels_are_found_where_llvm_finds_a_machine_for_them() -> None:
 
     x86 = platform.machine() == "x86_64"
     assert read_hardware_facts().native_kernels == (x86 and bool(machines_here()))
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads /proc/cpuinfo")
+def test_the_processor_is_named_with_what_it_can_do() -> None:
+    text = Path("/proc/cpuinfo").read_text()
+    name = hardware.cpu_name()
+    assert ("AVX2" in name) == (" avx2 " in text)
+    assert ("AVX-512" in name) == (" avx512f " in text)
+    assert "(" not in name or name.endswith(")")

@@ -188,12 +188,18 @@ def make_plan(folder: Path, dtype: str = "float32", **options: Any) -> ResolvedC
 
 
 def load_runner(
-    folder: Path, kernels: str = "reference", dtype: str = "float32", device: str = "cpu", **options: Any
+    folder: Path,
+    kernels: str = "reference",
+    dtype: str = "float32",
+    device: str = "cpu",
+    lm_head: str = "full",
+    **options: Any,
 ) -> Runner:
     """A model on `device`; the Triton kernels run there too, on a CPU in Triton's interpreter."""
     spec, config = read_model_spec(folder), make_plan(folder, dtype, **options)
     kernel_set = select("cuda" if kernels == "triton" else "cpu", kernels)
-    weights = load_weights(folder, spec, kernel_set, getattr(torch, config.dtype), device=device)
+    torch_dtype = getattr(torch, config.dtype)
+    weights = load_weights(folder, spec, kernel_set, torch_dtype, device=device, lm_head=lm_head)
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(device)
     cache = allocate_kv_cache(replace(config, device=device), spec)
     return Runner(Decoder(spec, weights, kernel_set, cos_sin), cache, config.block_size)
@@ -206,7 +212,7 @@ def logits(runner: Runner, ids: list[int], chunk: int = 7) -> torch.Tensor:
     for start in range(0, len(ids), chunk):
         for end in range(start + 1, min(start + chunk, len(ids)) + 1):
             batch = build_batch(Step((_slice(runner, ids, start, end),)), runner.block_size)
-            rows.append(runner.decoder.forward(batch, runner.cache)[0])
+            rows.append(runner.decoder.forward(batch, runner.cache)[0].clone())
     return torch.stack(rows)
 
 

@@ -178,7 +178,7 @@ def _with_native_kernels(host: "Host", torch_set: KernelSet) -> KernelSet:
     )
     return replace(
         native,
-        fuse_decoder=lambda parts, kvs: fuse(host, int4, parts, kvs),
+        fuse_decoder=lambda parts, kvs: fuse(host, int4, int8, parts, kvs),
         trouble=lambda: int4.unavailable and f"compiled kernels do not work here, {int4.unavailable}",
     )
 

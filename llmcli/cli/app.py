@@ -1,79 +1,73 @@
 """The `llmcli` program: its commands, loaded when asked for, and the one place that ends the process.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some items failed, 4 model not obtainable, 5 model not runnable
-here, 130 interrupted, 141 reader gone, 143 terminated. Knows no torch; each command imports what it needs
-when it runs.
+here, 6 server address in use or not reachable, 130 interrupted, 141 reader gone, 143 terminated. Knows no torch;
+each command imports what it needs when it runs.
 """
 
-import difflib
-import importlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.completion import shell_complete
 from typer.main import get_command
 
 from llmcli import __version__
-from llmcli.cli.command import build_command
+from llmcli.cli.groups import CommandGroup, CommandTable
 from llmcli.cli.report import (
     BROKEN_PIPE,
+    DISK_FULL,
     FAILED,
     INTERRUPTED,
     TERMINATED,
+    report_disk_full,
     report_error,
     report_unexpected,
     report_usage,
 )
-from llmcli.errors import LLMCliError, UsageError, quote
+from llmcli.errors import LLMCliError
 
-CommandTable = Mapping[str, tuple[str, str]]
-
-# Command name -> module and function, in the order of `llmcli --help`.
+# Command name -> module and function, in the order of `llmcli --help`; it leaves out names of two words.
 COMMANDS: CommandTable = {
     "chat": ("llmcli.cli.chat", "chat"),
     "run": ("llmcli.cli.run", "run"),
-    "bench": ("llmcli.cli.bench", "bench"),
+    "bench": ("llmcli.cli.bench.quick", "bench"),
+    "bench latency": ("llmcli.cli.bench.latency", "latency"),
+    "bench throughput": ("llmcli.cli.bench.throughput", "throughput"),
+    "bench serve": ("llmcli.cli.bench.serve", "serve"),
+    "bench startup": ("llmcli.cli.bench.startup", "startup"),
+    "bench sweep": ("llmcli.cli.bench.sweep", "sweep"),
+    "bench compare": ("llmcli.cli.bench.compare", "compare"),
     "tune": ("llmcli.cli.tune", "tune"),
+    "quantize": ("llmcli.cli.quantize", "quantize"),
     "pull": ("llmcli.cli.pull", "pull"),
     "list": ("llmcli.cli.list", "list_models"),
     "show": ("llmcli.cli.show", "show"),
     "rm": ("llmcli.cli.rm", "rm"),
+    "prune": ("llmcli.cli.prune", "prune"),
+    "verify": ("llmcli.cli.verify", "verify"),
+    "sessions": ("llmcli.cli.sessions", "sessions"),
+    "config": ("llmcli.cli.config", "SUBCOMMANDS"),
+    "doctor": ("llmcli.cli.doctor", "doctor"),
 }
+
 # What people type out of habit; help does not list it.
 ALIASES = {"ls": "list"}
 
 
-class CommandGroup(TyperGroup):
-    """The commands of a table, each imported when it is asked for."""
+class Program(CommandGroup):
+    """All commands; tests put a table of their own in place of this one."""
 
-    table: CommandTable = COMMANDS
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.table)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
-        if cmd_name not in self.table:
-            return None
-        module, function = self.table[cmd_name]
-        return build_command(cmd_name, getattr(importlib.import_module(module), function))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        args = [ALIASES.get(args[0], args[0]), *args[1:]]
-        if args[0] not in self.table and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], self.table, 1)
-            known = f"commands: {', '.join(self.table)}; see llmcli --help"
-            fix = f"did you mean llmcli {near[0]}?" if near else known
-            raise UsageError(f"no such command: {quote(args[0])}", fix=fix)
-        return super().resolve_command(ctx, args)
+    table = COMMANDS
+    aliases = ALIASES
 
 
 app = typer.Typer(
-    cls=CommandGroup,
+    cls=Program,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -92,7 +86,8 @@ def _set_debug(ctx: typer.Context, wanted: bool) -> None:
 
 @app.callback(
     invoke_without_command=True,
-    epilog="Every option can be set in the environment: --max-tokens is LLMCLI_MAX_TOKENS.",
+    epilog="Every option can be set in the environment (--max-tokens is LLMCLI_MAX_TOKENS) and in a file"
+    " (llmcli config set max-tokens 8k). llmcli help COMMAND shows examples.",
 )
 def llmcli(
     ctx: typer.Context,
@@ -125,6 +120,8 @@ def main(args: Sequence[str] | None = None, table: CommandTable = COMMANDS) -> N
     signal.signal(signal.SIGTERM, _raise_exit)
     code = run_command_line(list(sys.argv[1:] if args is None else args), table)
     _settle_output()
+    if code == INTERRUPTED:
+        os._exit(code)  # taking torch down by the book takes a second on a busy machine
     sys.exit(code)
 
 
@@ -147,6 +144,8 @@ def run_command_line(args: list[str], table: CommandTable = COMMANDS) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return report_disk_full(error)
         return report_unexpected(error, debug="debug" in state)
 
 
@@ -156,6 +155,10 @@ def _invoke(args: list[str], table: CommandTable, state: dict[str, Any]) -> int:
     group.table = table
     if os.environ.get("_LLMCLI_COMPLETE"):
         group.main(args, prog_name="llmcli")  # a shell asks for completions; exits by itself
+    if args[:1] == ["--show-completion"] and len(args) == 2:  # of another shell than the one that calls
+        return shell_complete(group, {}, "llmcli", "_LLMCLI_COMPLETE", f"source_{args[1]}")
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
     try:
         with group.make_context("llmcli", args, obj=state) as ctx:
             group.invoke(ctx)
@@ -177,8 +180,9 @@ def _replace_closed_streams() -> None:
 
 
 def _settle_output() -> None:
-    """Flush stdout, or point it at nothing: the interpreter flushes it at exit, and would complain again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Flush the streams, or point them at nothing: the interpreter flushes them at exit, and would complain again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

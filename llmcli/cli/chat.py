@@ -1,27 +1,37 @@
 """`llmcli chat`: talk to a model, or have one prompt answered.
 
-Parses, builds and calls; the conversation itself is in `ui/`.
+Parses, builds and calls; the conversation itself is in `ui/`, the choice of a saved one in `chat_session.py`, what
+needs the terminal in `chat_terminal.py`.
 """
 
+import json
 import os
 import select
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcli.cli.chat_options import AnswerOptions, ServerOptions, SessionOptions
+from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
+from llmcli.cli.chat_terminal import can_edit, is_terminal, new_view, prompt_reader, terminal_of_commands
+from llmcli.cli.command import Settings
+from llmcli.cli.completion import complete_model
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
+from llmcli.cli.saved_chats import last_model
 from llmcli.errors import UsageError
+from llmcli.ui.parameters import FLAG
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from llmcli.ui.models import Models
     from llmcli.ui.notes import Notes
-    from llmcli.ui.prompt_reader import PromptReader
+    from llmcli.ui.parameters import Parameters
     from llmcli.ui.session import Reader
+    from llmcli.ui.sessions.records import SavedChat
     from llmcli.ui.state import ChatState
-    from llmcli.ui.view import PlainView
+    from llmcli.ui.waiting import Waiting
 
 SLOW_STDIN_S = 1.0
 
@@ -32,7 +42,9 @@ def chat(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="A Hugging Face id (owner/name or owner/name@revision) or a folder; else the bundled model.",
+            autocompletion=complete_model,
+            help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else your default model, the one"
+            " of your last chat, or the bundled one.",
         ),
     ] = None,
     second: Annotated[
@@ -52,76 +64,185 @@ def chat(
     single_turn: Annotated[
         bool, typer.Option("--single-turn", "-st", help="Exit after the first answer.")
     ] = False,
-    stats: Annotated[
-        bool | None,
-        typer.Option(
-            "--stats/--no-stats", show_default=False, help="Numbers after each answer; else on a terminal."
-        ),
-    ] = None,
-    history: Annotated[
-        bool,
-        typer.Option(
-            "--history/--no-history", show_default=False, help="Keep what is typed for the next chat."
-        ),
-    ] = True,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose", help="Tell the phases of loading, the memory plan and where values come from."
         ),
     ] = False,
+    answers: AnswerOptions,
+    sessions: SessionOptions,
+    server: ServerOptions,
     model_options: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
+    settings: Settings,
 ) -> None:
-    """Chat with a model in the terminal, or answer one prompt and exit."""
-    from functools import partial
+    """Chat with a model, or answer one prompt and exit.
 
-    from llmcli.hub.models import resolve_model
-    from llmcli.ui.backend import load_backend
+    Examples:
+        llmcli chat
+        llmcli chat TheBloke/Llama-2-7B-Chat-AWQ --system "Answer in one sentence."
+        llmcli chat "Why is the sky blue?" --temperature 0
+        llmcli chat --continue
+        llmcli chat --url http://127.0.0.1:8000/v1
+        git diff | llmcli chat "Write a commit message for this"
+    """
+    from llmcli.cli.verdict import before_download
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
-    from llmcli.ui.loading import Loader
+    from llmcli.ui.models import LocalModels
     from llmcli.ui.notes import Notes
     from llmcli.ui.once import answer_once
     from llmcli.ui.parameters import Parameters
-    from llmcli.ui.positionals import split_model_and_prompt
     from llmcli.ui.state import ChatState
-    from llmcli.ui.waiting import Waiting
+    from llmcli.ui.text_files import read_text
 
     if interactive and single_turn:
         raise UsageError("--interactive and --single-turn exclude each other", fix="give one of them")
-    parameters, config, notes = Parameters(sampling.overrides()), engine.config(), Notes(stderr_console())
-    name, prompt = split_model_and_prompt(first, second)
-    if first and prompt == first and not any(char.isspace() for char in first):
-        notes.dim(f"“{first}” is taken as a prompt for the bundled model; a model is owner/name or a folder")
+    check_options(sessions)
+    flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
+    num_logprobs = flags.pop("logprobs", None)
+    if settings.origins.get("api_key") == FLAG:
+        notes.warn(
+            "others on this machine can see --api-key in the list of processes; LLMCLI_API_KEY hides it"
+        )
+    parameters = Parameters(flags, settings.origins)
+    attachments = [read_text(name) for name in answers.files or ()]
+    log, saved = open_session(sessions, notes)
+    models: Models = (
+        _remote_models(server, saved, (first, second), notes, parameters, verbose=verbose)
+        or LocalModels(
+            config,
+            notes,
+            parameters,
+            before_fetch=before_download(config, notes.dim),
+            offline=model_options.offline,
+            verbose=verbose,
+        )
+    )  # fmt: skip
+    name, prompt = _split(first, second, models)
+    if models.url is None and (saved is None or not saved.setup.model):
+        name = name or settings.model or last_model()
+    if first and prompt == first and saved is None:
+        _tell_taken_as_prompt(first, name, models, notes)
     prompt = _with_piped_text(prompt, interactive, notes)
-    wants_session = interactive or (prompt is None and _is_terminal(sys.stdin))
-    if prompt is None and not wants_session:
+    wants_session = interactive or (prompt is None and is_terminal(sys.stdin))
+    if prompt is None and not wants_session and not attachments:
         raise UsageError(
             "there is no prompt: standard input is empty", fix='type llmcli chat "your question"'
         )
+    if answers.as_json and wants_session:
+        raise UsageError(
+            "--json prints a single answer, and there is no prompt", fix="give one, or leave --json out"
+        )
+    if log.idle and wants_session:
+        log.begin()
 
-    model = resolve_model(
-        name, revision=model_options.revision, offline=model_options.offline, on_notice=notes.dim
-    )
-    loader = Loader(partial(load_backend, model, config))
-    waiting = Waiting(loader, model.name, notes, parameters, verbose=verbose)
     state = ChatState(
-        conversation=Conversation(system),
+        conversation=Conversation(),
         parameters=parameters,
         notes=notes,
-        backend=waiting,
-        show_stats=_is_terminal(sys.stderr) if stats is None else stats,
+        backend=_prepare(models, name, model_options.revision, saved, notes),
+        models=models,
+        log=log,
+        terminal=terminal_of_commands(),
+        show_stats=is_terminal(sys.stderr) if answers.stats is None else answers.stats,
+        drop_turns=answers.overflow == "drop",
+        prefill=answers.prefill,
+        show_thinking=answers.show_thinking,
+        markdown=answers.markdown,
+        wrap=answers.wrap,
+        num_logprobs=num_logprobs,
+        attachments=attachments,
     )
-    loader.start()
+    if saved is not None:
+        state.take_over(saved)
+    if system is not None:
+        state.conversation.system = system or None
+    if answers.think is not None:
+        state.think = answers.think
+    state.backend.start()
     try:
         if wants_session:
-            _run_session(state, prompt, keep_history=history, single_turn=single_turn)
+            _run_session(state, prompt, keep_history=sessions.history, single_turn=single_turn)
+        elif answers.as_json:
+            _print_json(state, prompt or "")
         else:
-            answer_once(state, prompt or "", _new_view)
+            answer_once(state, prompt or "", lambda: new_view(state))
     finally:
-        loader.close()
+        save_at_the_end(state, sessions)
+        log.close()
+        state.backend.close()
+
+
+def _remote_models(
+    server: ServerOptions,
+    saved: "SavedChat | None",
+    words: tuple[str | None, str | None],
+    notes: "Notes",
+    parameters: "Parameters",
+    *,
+    verbose: bool,
+) -> "Models | None":
+    """The models of the server that is asked for, or that the saved chat was with."""
+    from llmcli.ui.positionals import split_model_and_prompt
+
+    url = server.url
+    if url is None and saved is not None and split_model_and_prompt(*words)[0] is None:
+        url = saved.setup.url
+    if url is None:
+        return None
+    from llmcli.ui.models import RemoteModels
+    from llmcli.ui.remote.server import Server
+
+    return RemoteModels(Server(url, server.api_key), notes, parameters, verbose=verbose)
+
+
+def _split(first: str | None, second: str | None, models: "Models") -> tuple[str | None, str | None]:
+    """Model and prompt. Of a server's models the names can have any form, so one word is looked up."""
+    from llmcli.ui.models import RemoteModels
+    from llmcli.ui.positionals import split_model_and_prompt
+
+    if isinstance(models, RemoteModels):
+        if first is None or second is not None or first in models.names():
+            return first, second
+        return None, first
+    return split_model_and_prompt(first, second)
+
+
+def _tell_taken_as_prompt(word: str, name: str | None, models: "Models", notes: "Notes") -> None:
+    """Say so of a single word, which may have been meant as a model."""
+    if any(char.isspace() for char in word):
+        return
+    if models.url is not None:
+        notes.dim(f"“{word}” is taken as a prompt; the server has no model of this name")
+    else:
+        which = f"“{name}”" if name else "the bundled model"
+        notes.dim(f"“{word}” is taken as a prompt for {which}; a model is owner/name or a folder")
+
+
+def _prepare(
+    models: "Models", name: str | None, revision: str | None, saved: "SavedChat | None", notes: "Notes"
+) -> "Waiting":
+    """The model that is named, else that of the saved chat, else the first."""
+    from llmcli.errors import LLMCliError
+
+    if saved is None or not saved.setup.model:
+        return models.prepare(name, revision)
+    setup = saved.setup
+    if name is None and setup.url == models.url:
+        try:
+            return models.prepare(setup.model, revision or setup.revision)
+        except LLMCliError:
+            notes.warn(
+                "the model of this session can not be had; name another: llmcli chat MODEL --resume ID"
+            )
+            raise
+    backend = models.prepare(name, revision)
+    if (backend.model.name, backend.model.url) != (setup.model, setup.url):
+        notes.warn(f"this session was with {setup.model}; it goes on with {backend.name}")
+    return backend
 
 
 def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, single_turn: bool) -> None:
@@ -134,18 +255,31 @@ def _run_session(state: "ChatState", prompt: str | None, *, keep_history: bool, 
 
     reader: Reader
     mode: AbstractContextManager[None]
-    if _is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
-        reader, mode = _prompt_reader(state, keep_history), type_ahead(sys.stdout.fileno())
+    if can_edit():
+        reader, mode = prompt_reader(state, keep_history), type_ahead(sys.stdout.fileno())
     else:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         reader, mode = LineReader(sys.stdin, sys.stderr), nullcontext()
-    session = ChatSession(state, reader, _new_view)
-    with mode:
-        if single_turn:
-            session.run_once()
-        else:
-            state.notes.dim(f"{state.backend.name} · /help lists the commands · Ctrl-D leaves")
-            session.run(prompt)
+    session = ChatSession(state, reader, lambda: new_view(state))
+    try:
+        with mode:
+            if single_turn:
+                session.run_once()
+            else:
+                hello = f"{state.backend.name} · /help lists the commands · Ctrl-D leaves"
+                state.notes.dim(state.notes.fit(hello))
+                session.run(prompt)
+    finally:
+        if state.log.session_id is not None and is_terminal(sys.stderr):
+            state.notes.dim(f"saved; llmcli chat --resume {state.log.session_id} goes on with it")
+
+
+def _print_json(state: "ChatState", prompt: str) -> None:
+    from llmcli.ui.once import SilentView, answer_once, answer_record
+
+    answer = answer_once(state, prompt, SilentView)
+    # On a terminal escaped: of the control characters of a model JSON itself escapes only some.
+    typer.echo(json.dumps(answer_record(state, answer), ensure_ascii=is_terminal(sys.stdout)))
 
 
 def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> str | None:
@@ -158,7 +292,7 @@ def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> s
     """
     from llmcli.ui.positionals import join_prompt
 
-    if sys.stdin is None or _is_terminal(sys.stdin) or (interactive and not _is_terminal(sys.stdout)):
+    if sys.stdin is None or is_terminal(sys.stdin) or (interactive and not is_terminal(sys.stdout)):
         return join_prompt(prompt, None)
     if prompt is not None and os.name == "posix" and not select.select([sys.stdin], [], [], SLOW_STDIN_S)[0]:
         notes.dim(
@@ -171,35 +305,3 @@ def _with_piped_text(prompt: str | None, interactive: bool, notes: "Notes") -> s
         raise UsageError(
             f"standard input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
         ) from None
-
-
-def _prompt_reader(state: "ChatState", keep_history: bool) -> "PromptReader":
-    import platformdirs
-
-    from llmcli.ui.commands import complete
-    from llmcli.ui.prompt_reader import PromptReader, open_history
-
-    path = Path(platformdirs.user_state_dir("llmcli", appauthor=False)) / "history" if keep_history else None
-    try:
-        history = open_history(path)
-    except OSError as error:
-        state.notes.warn(f"what you type is not kept for the next chat: {path}: {error.strerror}")
-        history = open_history(None)
-    reader = PromptReader(history, complete, state.backend.progress)
-    state.backend.on_done(reader.loading_done)
-    return reader
-
-
-def _new_view() -> "PlainView":
-    """A view on stdout that wraps at words where a person reads along."""
-    import shutil
-
-    from llmcli.ui.view import PlainView
-    from llmcli.ui.wrap import WordWrap
-
-    wrap = WordWrap(lambda: shutil.get_terminal_size().columns) if _is_terminal(sys.stdout) else None
-    return PlainView(sys.stdout, wrap)
-
-
-def _is_terminal(stream: object) -> bool:
-    return stream is not None and stream.isatty()  # type: ignore[attr-defined]

@@ -1,89 +1,130 @@
 """`llmcli list`: the models on this machine, the bundled one too. Reads the cache; opens no connection."""
 
-import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from llmcli.cli.options import Json, Quiet
-from llmcli.config import human_bytes
-from llmcli.errors import LLMCliError, UnsupportedModelError, quote
-from llmcli.hub.cache import cached_models
+from llmcli.cli.list_filter import parse_filter, parse_order, select
+from llmcli.cli.listing import Column, print_listing
+from llmcli.cli.options import ListingFormat
+from llmcli.config import EngineConfig, HardwareFacts, human_bytes
+from llmcli.errors import DoesNotFitError, LLMCliError, UnsupportedModelError
+from llmcli.hardware import read_hardware_facts
+from llmcli.hub.cache import CachedModel, cached_models
 from llmcli.hub.models import bundled_model
 from llmcli.hub.settings import hub_settings
+from llmcli.model.checkpoint import read_checkpoint
+from llmcli.model.facts import read_model_facts
+from llmcli.model.parameters import count_parameters, short_count
 from llmcli.model.spec import read_model_spec
-from llmcli.ui.console import stdout_console
+from llmcli.plan import resolve
+from llmcli.runtime.gpu import find_gpu
 
-COLUMNS = ("NAME", "QUANT", "SIZE", "CTX", "MODIFIED")
-UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
+UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One model as listed; context in tokens, size in bytes, modified in seconds since the epoch; source is hub or
-    bundled."""
+    """One model as listed.
+
+    Attributes:
+        size: bytes on disk.
+        context: tokens that the model is made for; None, like `parameters` and `fits`, where it can not run.
+        fits: whether it fits on this machine now; `fits_context` tokens are the longest sequence then.
+        modified, accessed: seconds since the epoch.
+        source: hub or bundled.
+    """
 
     name: str
     revision: str | None
     quantization: str
     size: int
+    parameters: int | None
     context: int | None
+    fits: bool | None
+    fits_context: int | None
     modified: float
+    accessed: float
     path: str
     source: str
 
-    def cells(self, now: float) -> tuple[str, ...]:
-        """What a person sees."""
-        name = quote(self.name) + (" (bundled)" if self.source == "bundled" else "")
-        context = "-" if self.context is None else f"{self.context:,}"
-        return name, self.quantization, human_bytes(self.size), context, ago(now - self.modified)
+
+def _fits_cell(row: Row) -> str | None:
+    if not row.fits:
+        return None if row.fits is None else "no"
+    return "yes" if row.fits_context == row.context else f"to {row.fits_context:,}"
+
+
+COLUMNS = (
+    Column("NAME", lambda row: f"{row.name} (bundled)" if row.source == "bundled" else row.name),
+    Column("QUANT", lambda row: row.quantization, spare=5),
+    Column("SIZE", lambda row: human_bytes(row.size)),
+    Column("PARAMS", lambda row: None if row.parameters is None else short_count(row.parameters), spare=3),
+    Column("CTX", lambda row: None if row.context is None else f"{row.context:,}", spare=4),
+    Column("FITS", _fits_cell),
+    Column("MODIFIED", lambda row: ago(time.time() - row.modified), spare=2),
+    Column("ACCESSED", lambda row: ago(time.time() - row.accessed), spare=1),
+)
 
 
 def list_models(
     *,
     everything: Annotated[
         bool,
-        typer.Option("--all", "-a", help="Also what llmcli can not load: other formats, unfinished ones."),
+        typer.Option(
+            "--all", "-a", help="Also what llmcli can not run: other formats, unfinished and broken ones."
+        ),
     ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="EXPR",
+            help="Only models for which this holds, such as 'size>4GB', 'params<8B', 'fits=yes', 'accessed>30d';"
+            " may be repeated.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="KEY[:asc|desc]",
+            help="name, quant, size, params, ctx, fits, modified or accessed.",
+        ),
+    ] = None,
+    form: ListingFormat = "auto",
 ) -> None:
-    """List the models on this machine: the hub's cache and the bundled one."""
-    rows = [_bundled_row(), *_cached_rows(everything)]
-    found = [row for row in rows if row is not None]
-    if as_json:
-        records = [{field: getattr(row, field) for field in Row.__slots__} for row in found]
-        typer.echo(json.dumps(records, indent=2))
-    elif quiet:
-        for row in found:
-            typer.echo(quote(row.name))
-    else:
-        now = time.time()
-        print_table(COLUMNS, [row.cells(now) for row in found])
-        if not found:
-            typer.echo("no models here; fetch one with: llmcli pull owner/name", err=True)
+    """List the models on this machine.
+
+    Those of the hub's cache, and the bundled one. FITS is for the memory that is free now: yes, the longest context
+    that fits, or no.
+
+    Examples:
+        llmcli list
+        llmcli list --sort size --filter 'accessed>30d'
+        llmcli list -q | grep -i awq
+    """
+    tests = [parse_filter(expression) for expression in filters or ()]
+    order = None if sort is None else parse_order(sort)
+    rows = _rows()
+    runnable = [row for row in rows if everything or row.context is not None]
+    found = select(runnable, tests, order, time.time())
+    print_listing(found, COLUMNS, form)
+    if form in ("auto", "human"):
+        _tell_rest(len(rows) - len(runnable), bool(found), bool(tests))
 
 
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Aligned columns: with Rich on a terminal, as plain text elsewhere."""
-    if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        for row in [columns, *rows]:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            typer.echo("  ".join(cells).rstrip())
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name != "NAME")
-    for row in rows:
-        table.add_row(*row)
-    stdout_console().print(table)
+def _tell_rest(num_hidden: int, any_found: bool, any_filter: bool) -> None:
+    """What the table does not show, on stderr."""
+    if num_hidden:
+        typer.echo(f"{num_hidden} more that llmcli can not run: llmcli list --all", err=True)
+    if not any_found and any_filter:
+        typer.echo("no model is left by --filter", err=True)
+    elif not any_found:
+        typer.echo("no models here; fetch one with: llmcli pull owner/name", err=True)
 
 
 def ago(seconds: float) -> str:
@@ -95,34 +136,72 @@ def ago(seconds: float) -> str:
     return "just now"
 
 
-def _cached_rows(everything: bool) -> list[Row]:
-    rows = []
-    for model in cached_models(hub_settings(offline=True)):
-        if not model.runnable and not everything:
-            continue
-        quantization, context = _describe(model.path)
-        about = (model.name, model.revision, quantization, model.size, context, model.modified)
-        rows.append(Row(*about, str(model.path), "hub"))
-    return rows
+def _rows() -> list[Row]:
+    """Every model, the bundled one first."""
+    models = cached_models(hub_settings(offline=True))
+    hardware = read_hardware_facts(find_gpu())
+    bundled = _bundled_row(hardware)
+    return ([bundled] if bundled else []) + [_cached_row(model, hardware) for model in models]
 
 
-def _bundled_row() -> Row | None:
+def _cached_row(model: CachedModel, hardware: HardwareFacts) -> Row:
+    if model.runnable:
+        known = _facts(model.path, hardware)
+    else:
+        known = _unknown("other" if model.revision else "broken" if model.num_revisions else "unfinished")
+    return Row(
+        name=model.name,
+        revision=model.revision or None,
+        size=model.size,
+        modified=model.modified,
+        accessed=model.accessed,
+        path=str(model.path),
+        source="hub",
+        **known,
+    )
+
+
+def _bundled_row(hardware: HardwareFacts) -> Row | None:
     try:
         model = bundled_model()
     except LLMCliError:
         return None
-    quantization, context = _describe(model.path)
     files = [path.stat() for path in model.path.iterdir() if path.is_file()]
-    size, modified = sum(stat.st_size for stat in files), max(stat.st_mtime for stat in files)
-    return Row(model.name, None, quantization, size, context, modified, str(model.path), model.source)
+    return Row(
+        name=model.name,
+        revision=None,
+        size=sum(stat.st_size for stat in files),
+        modified=max(stat.st_mtime for stat in files),
+        accessed=max(stat.st_atime for stat in files),
+        path=str(model.path),
+        source=model.source,
+        **_facts(model.path, hardware),
+    )
 
 
-def _describe(folder: Path) -> tuple[str, int | None]:
-    """Quantization and context of a model, as far as its config.json can be read."""
+def _facts(folder: Path, hardware: HardwareFacts) -> dict[str, Any]:
+    """What the settings and the headers of the weights tell: fields of `Row`."""
     try:
         spec = read_model_spec(folder)
+        tensors = read_checkpoint(folder)
+        facts = read_model_facts(folder, spec, tensors)
     except UnsupportedModelError:
-        return "unsupported", None
+        return _unknown("unsupported")
     except LLMCliError:
-        return "unreadable", None
-    return "awq 4-bit" if spec.quantization else spec.checkpoint_dtype, spec.max_position
+        return _unknown("unreadable")
+    try:
+        fits_context: int | None = resolve(EngineConfig(), facts, hardware).max_model_len
+    except DoesNotFitError:
+        fits_context = None
+    return {
+        "quantization": "awq 4-bit" if spec.quantization else facts.checkpoint_dtype,
+        "parameters": count_parameters(tensors, spec),
+        "context": spec.max_position,
+        "fits": fits_context is not None,
+        "fits_context": fits_context,
+    }
+
+
+def _unknown(kind: str) -> dict[str, Any]:
+    """The fields of a model that can not run."""
+    return {"quantization": kind, "parameters": None, "context": None, "fits": None, "fits_context": None}

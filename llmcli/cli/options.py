@@ -14,14 +14,16 @@ values live (`EngineConfig`, `SamplingParams`), here only their form.
 
 import dataclasses
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from llmcli.cli.completion import complete_model
 from llmcli.config import EngineConfig, parse_number
-from llmcli.errors import quote
+from llmcli.errors import RequestError, quote
 from llmcli.sampling import SamplingParams
 
 ENGINE = "Engine options"
@@ -37,8 +39,29 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--max-tokens": ("--max-new-tokens", "--n-predict", "--num-predict"),
     "--temperature": ("--temp",),
     "--repetition-penalty": ("--repeat-penalty",),
-    "--system": ("--system-prompt", "--sys"),
+    "--system": ("--system-prompt", "--sys", "-sys"),
+    "--kv-cache-dtype": ("--cache-type", "--kv-bits"),
+    "--column": ("--prompt-column", "--prompt-field", "--text-column"),
+    # of llama-bench, batched-bench and vllm bench
+    "--prompt-tokens": ("--n-prompt",),
+    "--output-tokens": ("--n-gen",),
+    "--depth": ("--n-depth",),
+    "--repeats": ("--repetitions",),
+    "--input-len": ("--random-input-len", "-npp"),
+    "--output-len": ("--random-output-len", "-ntg"),
+    "--batch-size": ("-npl",),
+    "--random-prefix-len": ("--prefix-len",),
+    "--save": ("--output-json",),
+    "--output-format": ("--output",),
+    "--backend": ("--endpoint-type",),
 }
+
+# Forms of a listing, and the flags that are short for two of them.
+LISTING_FORMS = ("auto", "human", "json", "jsonl", "quiet")
+LISTING_METAVAR = "|".join(LISTING_FORMS)
+SHORT_FORMS: dict[str, tuple[str, ...]] = {"json": ("--json",), "quiet": ("--quiet", "-q")}
+# What other tools call the types of a KV cache: mlx its bits, llama.cpp its block format, vLLM the float8.
+_CACHE_TYPES = {"8": "int8", "q8_0": "int8", "fp8_e4m3": "fp8"}
 
 _ENGINE = EngineConfig()
 _HUMAN_NUMBER = re.compile(r"\d[\d_,]*(\.\d+)?([kKmMgG]i?B?)?")
@@ -73,6 +96,11 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"must be a number, got {quote(text)}") from None
 
 
+def cache_type(text: str) -> str:
+    """The KV cache's type by the name that the user knows; `EngineConfig` refuses others."""
+    return _CACHE_TYPES.get(text, text)
+
+
 def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
@@ -95,7 +123,10 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         show_default=False,
-        help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else the bundled model.",
+        envvar="LLMCLI_MODEL",
+        show_envvar=False,
+        autocompletion=complete_model,
+        help="A Hugging Face id (owner/name, owner/name@revision) or a folder; else your default model.",
     ),
 ]
 ModelOption = Annotated[
@@ -104,7 +135,8 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="A Hugging Face id or a folder; the bundled model if left out.",
+        autocompletion=complete_model,
+        help="A Hugging Face id or a folder; else your default model, or the bundled one.",
         panel=MODEL,
     ),
 ]
@@ -169,9 +201,11 @@ KVCacheMemory = Annotated[
     ),
 ]
 KVCacheDtype = Annotated[
-    Literal["auto", "int8", "fp8"],
+    str,
     _option(
         "--kv-cache-dtype",
+        parser=cache_type,
+        metavar="[auto|int8|fp8]",
         help="Type of the KV cache; auto is that of the activations, 8 bits hold about twice the tokens.",
         panel=ENGINE,
     ),
@@ -287,6 +321,16 @@ System = Annotated[
     str | None, _option("--system", "-s", metavar="TEXT", help="System prompt.", panel=SAMPLING)
 ]
 Json = Annotated[bool, _option("--json", help="Print JSON on stdout, for programs.")]
+# For listings, in place of Json and Quiet: `--json` and `-q` are short for two of its values.
+ListingFormat = Annotated[
+    Literal["auto", "human", "json", "jsonl", "quiet"],
+    _option(
+        "--format",
+        metavar=LISTING_METAVAR,
+        help="How the list is printed: auto is human on a terminal, and has tabs between columns elsewhere;"
+        " quiet is names only. Short: --json, and -q or --quiet.",
+    ),
+]
 Quiet = Annotated[bool, _option("--quiet", "-q", help="Only results and errors.")]
 OutputPath = Annotated[
     Path | None, _option("--output", "-o", metavar="FILE", help="Where results are written.")
@@ -361,5 +405,30 @@ class SamplingOptions:
             del given["stop"]
         if "stop" in given:
             given["stop"] = tuple(given["stop"])
-        SamplingParams(**given)
+        try:
+            SamplingParams(**given)
+        except RequestError as error:
+            what = _name_flags(error.what, given)
+            raise RequestError(what, why=error.why, fix=error.fix, param=error.param) from None
         return given
+
+
+def check_ranges(values: Mapping[str, Any]) -> None:
+    """Check values of options by the names of their fields, each alone; those of no bundle have no range.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    for bundle in (SamplingOptions, EngineOptions):
+        for field in dataclasses.fields(bundle):
+            if field.name in values:
+                given = bundle(**{field.name: values[field.name]})
+                given.overrides() if isinstance(given, SamplingOptions) else given.config()
+
+
+def _name_flags(message: str, fields: Iterable[str]) -> str:
+    """A message with the flags in place of the fields, but for the value that it quotes at its end."""
+    says, got, value = message.partition(", got ")
+    for field in fields:
+        says = re.sub(rf"\b{field}\b", "--" + field.replace("_", "-"), says)
+    return says + got + value

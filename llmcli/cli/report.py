@@ -3,20 +3,25 @@
 Knows the error tree and Typer's public exception; `cli/app.py` calls it and exits with the code it returns.
 """
 
-import difflib
+import errno
 import os
 import platform
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import typer
 
 from llmcli import __version__
+from llmcli.cli.command import told_origin
 from llmcli.errors import LLMCliError, quote
+from llmcli.nearest import nearest
 
 MAX_LINE = 2000
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 1, 2, 130, 141, 143
+# What a write says when there is no room left for it.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def report_error(error: LLMCliError) -> int:
@@ -28,32 +33,26 @@ def report_error(error: LLMCliError) -> int:
 def report_usage(error: typer.TyperException) -> int:
     """Print what Typer found wrong in the command line, with the nearest name."""
     what = error.format_message().replace("Value error, ", "")  # Typer passes pydantic's wording on
-    ctx = getattr(error, "ctx", None)
+    ctx, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     near: list[str] = list(getattr(error, "possibilities", None) or [])
     if near:
         option = str(getattr(error, "option_name", ""))
-        near = difflib.get_close_matches(option, near, 1) or near[:1]
+        near = nearest(option, near) or near[:1]
         what = f"no such option: {quote(option)}"
     if ctx is None:
         _print_lines(what, "", "")
     else:
         hint = f"did you mean {near[0]}? " if near else ""
-        _print_lines(what, _environment_cause(error), f"{hint}see {ctx.command_path} --help")
+        why = "" if parameter is None else told_origin(ctx, parameter)
+        _print_lines(what, why, f"{hint}see {ctx.command_path} --help")
     return USAGE if error.exit_code == FAILED else error.exit_code
 
 
-def _environment_cause(error: typer.TyperException) -> str:
-    """Name the environment variable, if that is where a refused value came from."""
-    ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
-    if ctx is None or param is None or not param.envvar:
-        return ""
-    source = ctx.get_parameter_source(param.name)
-    if source is None or source.name != "ENVIRONMENT":
-        return ""
-    names = [param.envvar] if isinstance(param.envvar, str) else param.envvar
-    return "the value comes from the environment variable " + next(
-        name for name in names if os.environ.get(name)
-    )
+def report_disk_full(error: OSError) -> int:
+    """Print that a result could not be written for want of room."""
+    where = quote(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "the output"
+    _print_lines(f"{where} can not be written: {error.strerror}", "", "make room, or write it elsewhere")
+    return FAILED
 
 
 def report_unexpected(error: Exception, *, debug: bool) -> int:
@@ -107,7 +106,8 @@ def _print_lines(what: str, why: str, fix: str) -> None:
     for line, style in ((why, "default not bold"), (fix, "not bold cyan")):
         if line:
             text.append("\n" + _clean(line, indent="  "), style=style)
-    stderr_console().print(text, soft_wrap=True)
+    with suppress(OSError):  # nobody can be told that stderr is full or gone; the exit code still tells
+        stderr_console().print(text, soft_wrap=True)
 
 
 def _clean(text: str, indent: str = "") -> str:

@@ -1,115 +1,30 @@
 """`llmcli run`: a file of prompts through the engine, many at once, into a file of results.
 
-Puts the parts of `jobs/batch*.py` together and turns Ctrl-C into a stop. What can be wrong with the
-options, the input and the output is found before the model is loaded. Imports nothing heavy; `cli/app.py`
-calls it.
+What can be wrong with the options, the input and the output is found here, before the model is loaded; the
+rest is `cli/run_job.py`. Imports nothing heavy; `cli/app.py` calls it.
 """
 
 import os
-import signal
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import typer
-
-from llmcli.cli.options import (
-    EngineOptions,
-    ModelOption,
-    ModelOptions,
-    OutputPath,
-    Quiet,
-    SamplingOptions,
-    System,
-)
-from llmcli.cli.report import INTERRUPTED
+from llmcli.cli.command import Settings
+from llmcli.cli.options import EngineOptions, ModelOption, ModelOptions, Quiet, SamplingOptions
+from llmcli.cli.run_options import Input, MaxInflight, Progress, PromptOptions, ResultOptions
 from llmcli.errors import ItemsFailedError, UsageError, quote
+from llmcli.ui.parameters import FLAG
 
 if TYPE_CHECKING:
-    from llmcli.engine.engine import Engine
-    from llmcli.hub.models import LocalModel
-    from llmcli.jobs.batch import BatchOptions, StopSignal
-    from llmcli.jobs.batch_input import PromptFile, Validation
-    from llmcli.jobs.batch_output import RecordWriter
-    from llmcli.jobs.batch_progress import BatchCounts, BatchProgress
-    from llmcli.jobs.batch_requests import LineRules
+    from llmcli.cli.run_job import BatchJob
+    from llmcli.config import EngineConfig
+    from llmcli.jobs.batch.input import PromptFile
+    from llmcli.jobs.batch.records import RecordStyle
+    from llmcli.jobs.batch.resume import ResultFile
 
 INFLIGHT_PER_SEQ = 4
-
-Input = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="INPUT",
-        show_default=False,
-        help="Prompts: a .jsonl file, a .txt file with one prompt per line, or - for standard input.",
-    ),
-]
-Raw = Annotated[
-    bool | None,
-    typer.Option(
-        "--raw/--chat",
-        show_default=False,
-        help="Send text prompts as they are, or through the model's chat template; else as the model allows.",
-    ),
-]
-OutputFormat = Annotated[
-    Literal["auto", "native", "openai", "text"],
-    typer.Option(
-        "--format",
-        help="Form of the results; auto answers OpenAI batch lines in OpenAI's form, text keeps the order.",
-    ),
-]
-Null = Annotated[
-    bool,
-    typer.Option("--null", "-0", help="With --format text: end each answer with NUL instead of a newline."),
-]
-MaxInflight = Annotated[
-    int | None,
-    typer.Option(
-        "--max-inflight",
-        metavar="N",
-        min=1,
-        show_default=False,
-        help="Most requests in the engine, waiting ones included; else 4 times --max-num-seqs.",
-    ),
-]
-Ordered = Annotated[bool, typer.Option("--ordered", help="Write results in the order of the input.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")]
-SkipInvalid = Annotated[
-    bool, typer.Option("--skip-invalid", help="Write error records for bad lines and run the others.")
-]
-ReturnTokenIds = Annotated[
-    bool, typer.Option("--return-token-ids", help="Add the token ids of each answer to its record.")
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultOptions:
-    """What is written, and how."""
-
-    output: OutputPath = None
-    format: OutputFormat = "auto"
-    null: Null = False
-    ordered: Ordered = False
-    overwrite: Overwrite = False
-    return_token_ids: ReturnTokenIds = False
-
-    @property
-    def path(self) -> str:
-        return "-" if self.output is None else str(self.output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptOptions:
-    """How prompts are taken."""
-
-    raw: Raw = None
-    system: System = None
-    skip_invalid: SkipInvalid = False
 
 
 def run(
@@ -119,158 +34,150 @@ def run(
     results: ResultOptions,
     prompts: PromptOptions,
     max_inflight: MaxInflight = None,
+    progress: Progress = "auto",
     quiet: Quiet = False,
     hub: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
+    settings: Settings,
 ) -> None:
     """Answer every prompt of a file, many at once.
 
-    Lines are {"prompt": "..."}, {"messages": [...]}, {"prompt_token_ids": [...]} or OpenAI batch requests,
-    with any sampling field. Each result is written as soon as it is there. For a conversation: llmcli chat.
+    Lines are "text", {"prompt": "..."}, {"messages": [...]}, {"prompt_token_ids": [...]} or OpenAI batch requests,
+    with any sampling field. Each result is written as soon as it is there, and a run that was stopped or killed
+    goes on with --resume. For a conversation: llmcli chat.
+
+    Examples:
+        llmcli run prompts.jsonl -m owner/name -o answers.jsonl
+        llmcli run prompts.jsonl -m owner/name -o answers.jsonl --resume
+        llmcli run questions.csv --column question --ordered -o answers.jsonl
+        cat prompts.txt | llmcli run - | jq -r .text
     """
-    from llmcli.jobs.batch import BatchOptions
-    from llmcli.jobs.batch_input import PromptFile, file_status
-    from llmcli.jobs.batch_output import check_output
-    from llmcli.jobs.batch_progress import BatchProgress
-    from llmcli.jobs.batch_records import RecordStyle
-    from llmcli.jobs.batch_requests import LineRules
+    from llmcli.cli.run_job import BatchJob, resume_command
+    from llmcli.jobs.batch.input import file_status
+    from llmcli.jobs.batch.job import BatchOptions
+    from llmcli.jobs.batch.output import check_output
+    from llmcli.jobs.batch.progress import BatchProgress
+    from llmcli.jobs.batch.requests import LineRules
     from llmcli.ui.console import stderr_console
 
     config, flags = engine.config(), sampling.overrides()
-    if results.null and results.format != "text":
-        raise UsageError("--null goes with --format text")
-    if prompts.raw and prompts.system:
-        raise UsageError(
-            "--system needs the chat template, and --raw goes without it", fix="give one of the two"
-        )
+    results.check()
+    prompts.check()
     to_terminal = results.path == "-" and sys.stdout.isatty()
     options = BatchOptions(
         sampling=flags,
         max_inflight=max_inflight or INFLIGHT_PER_SEQ * config.max_num_seqs,
-        ordered=results.ordered or results.format == "text",
-        style=RecordStyle(
-            format=results.format,
-            token_ids=results.return_token_ids,
-            separator=b"\0" if results.null else b"\n",
-            for_terminal=to_terminal,
-        ),
+        ordered=results.keeps_order,
+        style=_style(results, for_terminal=to_terminal),
+        max_errors=prompts.max_errors,
     )
-    rules = LineRules(models=_model_names(model), sampling=flags, raw=prompts.raw)
-    progress = BatchProgress(stderr_console(), quiet=quiet, results_here=to_terminal)
-    with PromptFile.open(_input_name(source), sys.stdin.buffer) as file:
-        stdout = file_status(sys.stdout.buffer)
-        check_output(results.path, file.status, overwrite=results.overwrite, stdout=stdout)
-        validation = file.validate(rules)
-        if not prompts.skip_invalid:
-            validation.check(file.name)
-        job = BatchJob(file, validation, rules, prompts, results, options, progress)
-        if validation.num_requests == 0:
-            with closing(job.open_output()):
-                progress.say(f"0 requests in {quote(file.name)}")
-            return
-
-        from llmcli.hub.models import resolve_model
-
-        found = resolve_model(model, revision=hub.revision, offline=hub.offline, on_notice=progress.say)
-
-        from llmcli.engine.build import build_engine  # torch: only once the model is here
-
-        built = build_engine(found, config, on_phase=progress.say, on_warning=progress.say)
-        with closing(built):
-            job.serve(built, found)
+    typed = model if settings.origins.get("model") == FLAG else None
+    rules = LineRules(_model_names(typed), flags, prompts.raw, prompts.column)
+    shown = BatchProgress(stderr_console(), form=progress, quiet=quiet, results_here=to_terminal)
+    with ExitStack() as stack:
+        file = stack.enter_context(_open_input(source or [], prompts))
+        check_output(results.path, file.status, mode=results.mode, stdout=file_status(sys.stdout.buffer))
+        output = _result_file(results)
+        if output is not None:
+            stack.enter_context(output)
+        earlier = output.finished if output is not None and output.finished.num_records else None
+        validation = file.validate(rules, earlier)
+        prompts.check_lines(file.name, validation)
+        if output is not None and not results.force:
+            output.check(file.name)
+        command = resume_command(sys.argv[1:], from_pipe=file.name == "standard input")
+        job = BatchJob(file, validation, rules, prompts, results, options, shown, output, command)
+        if not _nothing_to_do(job):
+            _serve(job, typed or validation.model or model, hub, config)  # a line goes before a default
 
 
-@dataclass(frozen=True)
-class BatchJob:
-    """A validated prompt file with all that is needed to serve it but the engine."""
+def _serve(job: "BatchJob", model: str | None, hub: ModelOptions, config: "EngineConfig") -> None:
+    """Find the model and load it, then run what is left to do."""
+    from llmcli.cli.verdict import before_download
+    from llmcli.hub.models import resolve_model
 
-    file: "PromptFile"
-    validation: "Validation"
-    rules: "LineRules"
-    prompts: PromptOptions
-    results: ResultOptions
-    options: "BatchOptions"
-    progress: "BatchProgress"
+    job = replace(job, rules=replace(job.rules, models=_model_names(model)))
+    say = job.progress.say
+    if mixture := job.validation.describe_mixture():
+        say(mixture)
+    found = resolve_model(
+        model,
+        revision=hub.revision,
+        offline=hub.offline,
+        on_notice=say,
+        before_fetch=before_download(config, say),
+    )
+    made_with = job.settings(found, config)
 
-    def open_output(self) -> "RecordWriter":
-        """Create the output file, or take standard output."""
-        from llmcli.jobs.batch_output import RecordWriter
+    from llmcli.engine.build import build_engine  # torch: only once the model is here
 
-        return RecordWriter.open(self.results.path, sys.stdout.buffer, overwrite=self.results.overwrite)
+    engine = build_engine(found, config, on_phase=say, on_warning=say)
+    with closing(engine):
+        job.serve(engine, found, made_with)
 
-    def serve(self, engine: "Engine", model: "LocalModel") -> None:
-        """Run every request.
 
-        Raises:
-            ItemsFailedError: all are done, and some have failed.
-            typer.Exit: with 130, interrupted.
-        """
-        from llmcli.jobs.batch import BatchRun, StopSignal
-        from llmcli.jobs.batch_progress import BatchCounts
-        from llmcli.jobs.batch_prompts import PromptEncoder
+def _nothing_to_do(job: "BatchJob") -> bool:
+    """Whether no request is left, which is told; an empty input still makes an output."""
+    total = job.validation.num_requests
+    if total == 0:
+        with closing(job.open_output({})):
+            job.progress.say(f"0 requests in {quote(job.file.name)}")
+        return True
+    finished = job.output.finished if job.output is not None else None
+    if finished is None or finished.num_met < total:
+        return False
+    job.progress.say(f"all {total} requests of {quote(job.file.name)} are done in {quote(job.results.path)}")
+    if finished.failures:
+        raise ItemsFailedError(
+            f"{finished.failures.total()} of {total} requests failed", fix="--retry-errors runs them again"
+        )
+    return True
 
-        encoder = PromptEncoder(engine.tokenizer, raw=self.prompts.raw, system=self.prompts.system)
-        if self.validation.num_texts:
-            self.progress.say(encoder.describe())
-        name = model.name if model.revision is None else f"{model.name}@{model.revision}"
-        options = replace(self.options, style=replace(self.options.style, model=name))
-        lines = self.file.requests(self.rules, self.validation.duplicates)
-        # No more than was validated: somebody may still be appending to the file.
-        requests = islice(lines, self.validation.num_requests)
-        counts, stop = BatchCounts(self.validation.num_requests), StopSignal()
-        with closing(self.open_output()) as writer, _shown(self.progress, counts), _first_press_stops(stop):
-            BatchRun(engine, requests, encoder, writer.write, options, self.progress).run(counts, stop)
-        if counts.done < counts.total:
-            raise typer.Exit(INTERRUPTED)
-        if counts.failed:
-            where = "standard output" if self.results.path == "-" else quote(self.results.path)
-            raise ItemsFailedError(
-                f"{counts.failed} of {counts.total} requests failed", fix=f"their records in {where} say why"
+
+def _style(results: ResultOptions, *, for_terminal: bool) -> "RecordStyle":
+    from llmcli.jobs.batch.records import RecordStyle
+
+    return RecordStyle(
+        format=results.format,
+        token_ids=results.return_token_ids,
+        separator=b"\0" if results.null else b"\n",
+        for_terminal=for_terminal,
+    )
+
+
+def _open_input(sources: list[str], prompts: PromptOptions) -> "PromptFile":
+    from llmcli.jobs.batch.input import PromptFile, looks_like_a_model
+
+    if prompts.prompt:
+        if sources:
+            raise UsageError(
+                f"--prompt is given, and so is the file {quote(sources[0])}", fix="give one of the two"
             )
-
-
-@contextmanager
-def _shown(progress: "BatchProgress", counts: "BatchCounts") -> Iterator[None]:
-    """Show the progress, and in any case how far it came."""
-    progress.start(counts)
-    try:
-        yield
-    finally:
-        progress.stop()
-        progress.summary(counts)
-        if counts.done < counts.total:
-            progress.say(f"stopped: {counts.done} of {counts.total} requests are done")
-
-
-@contextmanager
-def _first_press_stops(stop: "StopSignal") -> Iterator[None]:
-    """The first Ctrl-C sets `stop`; the second raises KeyboardInterrupt."""
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _input_name(source: str | None) -> str:
-    if source is None and sys.stdin.isatty():
+        return PromptFile.of_texts(prompts.prompt)
+    if len(sources) > 1:
+        told = shlex.join(sources)
+        fix = f"llmcli chat {told}" if looks_like_a_model(sources[0]) else f"cat {told} | llmcli run -"
+        raise UsageError(f"run takes one prompt file, got {len(sources)} arguments", fix=quote(fix, 400))
+    if not sources and sys.stdin.isatty():
         raise UsageError("no prompts", fix="llmcli run prompts.jsonl, or pipe them: ... | llmcli run -")
-    return source or "-"
+    form = None if prompts.input_format == "auto" else prompts.input_format
+    return PromptFile.open(sources[0] if sources else "-", sys.stdin.buffer, form=form, column=prompts.column)
+
+
+def _result_file(results: ResultOptions) -> "ResultFile | None":
+    """The output with what earlier runs left in it; None for a stream or device."""
+    from llmcli.jobs.batch.resume import ResultFile
+
+    if results.path == "-" or (os.path.exists(results.path) and not os.path.isfile(results.path)):
+        return None
+    return ResultFile(results.path, results.mode, retry_errors=results.retry_errors)
 
 
 def _model_names(model: str | None) -> tuple[str, ...]:
-    """What a line's `model` may be: the name as given, and without its revision or folder."""
-    from llmcli.hub.models import BUNDLED_NAME
-
+    """What a line's `model` may be: the name as given, and without its revision or folder; all for None."""
     if model is None:
-        return (BUNDLED_NAME,)
+        return ()
     if os.path.isdir(model):
         return (model, os.path.basename(os.path.abspath(model)))
     return (model, model.partition("@")[0])

@@ -1,195 +1,250 @@
-"""`llmcli show`: what a model is, and what of it fits here. Reads headers and JSON files; loads nothing."""
+"""`llmcli show`: what a model is, and what of it fits here; of one that is on the hub, without fetching it."""
 
 import json
-import math
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from llmcli.cli.options import Json, ModelArgument, Revision
-from llmcli.config import EngineConfig, ModelFacts, human_bytes
-from llmcli.errors import CheckpointError, DoesNotFitError, ModelNotFoundError, quote
-from llmcli.gpu_facts import NoGpu
+from llmcli.cli.description import (
+    FIT_COLUMNS,
+    describe,
+    description_lines,
+    generation_defaults,
+)
+from llmcli.cli.listing import print_table
+from llmcli.cli.options import Device, Json, ModelArgument, Offline, Revision
+from llmcli.config import EngineConfig
+from llmcli.errors import LLMCliError, UsageError, quote
 from llmcli.hardware import read_hardware_facts
+from llmcli.hub.licence import licence_name, licence_text
 from llmcli.hub.models import LocalModel, find_local
-from llmcli.model.checkpoint import read_checkpoint
-from llmcli.model.facts import read_model_facts
-from llmcli.model.spec import ModelSpec, read_json_object, read_model_spec
-from llmcli.plan import resolve
+from llmcli.hub.remote import RemoteSnapshot
+from llmcli.hub.settings import HubSettings, hub_settings
 from llmcli.runtime.gpu import find_gpu
 
-AWQ_PER_WORD = 8  # int4 weights in one int32 of a qweight tensor
-SAMPLING_KEYS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "max_new_tokens",
-    "do_sample",
-)
-MAX_TOKENIZER_CONFIG = 16 << 20
+CARD_WAIT_S = 3.0  # for the licence of a model that is here: nice to know, not worth a wait
+PARTS = ("template", "params", "license", "config")
+PART = "One part only"
 
 
-def show(model: ModelArgument = None, *, revision: Revision = None, as_json: Json = False) -> None:
-    """Show what a model is, and what of it fits on this machine. Fetches nothing."""
-    local = find_local(model, revision=revision)
-    if local is None:
-        raise ModelNotFoundError(
-            f"{quote(model)} is not on this machine, or not complete",
-            fix=f"run `llmcli pull {quote(model)}` first",
-        )
-    facts = describe(local)
+@dataclass(frozen=True, kw_only=True)
+class PartOptions:
+    """Which part of a model is printed alone, as it is in its files."""
+
+    template: Annotated[bool, typer.Option("--template", rich_help_panel=PART, help="The chat template.")] = (
+        False
+    )
+    params: Annotated[
+        bool, typer.Option("--params", "--parameters", rich_help_panel=PART, help="The sampling defaults.")
+    ] = False
+    license: Annotated[
+        bool, typer.Option("--license", "--licence", rich_help_panel=PART, help="The licence.")
+    ] = False
+    config: Annotated[
+        bool, typer.Option("--config", envvar=[], rich_help_panel=PART, help="Its config.json.")
+    ] = False
+
+    def chosen(self) -> str | None:
+        """The one that was asked for, or None.
+
+        Raises:
+            UsageError: several.
+        """
+        given = [name for name in PARTS if getattr(self, name)]
+        if len(given) > 1:
+            raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", fix="give one of them")
+        return given[0] if given else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to show, wherever it is; `folder` may be the outline of one on the hub.
+
+    Attributes:
+        path: of the model's folder; None for one that is not on this machine.
+        url: its page; empty for what is not from the hub.
+        files: names and bytes.
+        licence, gate: as on the hub, the licence else as the model's card names it; None and "" where nothing is known.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    folder: Path
+    path: Path | None
+    url: str
+    files: tuple[tuple[str, int], ...]
+    licence: str | None = None
+    gate: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "revision": self.revision,
+            "path": None if self.path is None else str(self.path),
+            "url": self.url,
+            "size": sum(size for _, size in self.files),
+            "files": [{"name": name, "size": size} for name, size in self.files],
+            "licence": self.licence,
+            "gate": self.gate,
+        }
+
+
+def show(
+    model: ModelArgument = None,
+    *,
+    device: Device = "auto",
+    part: PartOptions,
+    as_json: Json = False,
+    revision: Revision = None,
+    offline: Offline = False,
+) -> None:
+    """Show what a model is, and whether it fits here.
+
+    Weights are never fetched.
+
+    Examples:
+        llmcli show Qwen/Qwen3-8B-AWQ
+        llmcli show ./my-model --template
+    """
+    chosen = part.chosen()
+    if chosen is not None and as_json:
+        raise UsageError(f"--json and --{chosen} exclude each other", fix="give one of them")
+    config = EngineConfig(device=device)  # type: ignore[arg-type]
+    settings = hub_settings(offline=offline)
+    if chosen == "license":
+        typer.echo(_plain(_licence_text(model, revision, settings)))
+        return
+    with _find(model, revision, settings) as source:
+        if chosen is not None:
+            typer.echo(_plain(_part(chosen, source.folder)))
+            return
+        gpu = None if config.wanted_device == "cpu" else find_gpu()
+        described, fit = describe(source.folder, config, read_hardware_facts(gpu))
+        facts = source.facts() | described
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
-    else:
-        typer.echo("\n".join(_lines(facts)))
+        return
+    typer.echo("\n".join(description_lines(facts)))
+    typer.echo()
+    print_table(fit.ways, FIT_COLUMNS)
 
 
-def describe(local: LocalModel) -> dict[str, Any]:
-    """Everything that `show` tells, as plain values.
+@contextmanager
+def _find(model: str | None, revision: str | None, settings: HubSettings) -> Iterator[Source]:
+    """The model on this machine, else its outline from the hub."""
+    local = find_local(model, revision=revision, settings=settings)
+    if local is not None:
+        yield _local(local, settings)
+        return
+    from llmcli.hub.outline import outline
+
+    remote = _remote(str(model), revision, settings)
+    with outline(remote, settings) as folder:
+        yield Source(
+            name=remote.hub_id.repo,
+            source="hub",
+            revision=remote.commit,
+            folder=folder,
+            path=None,
+            url=f"{settings.endpoint}/{remote.hub_id.repo}",
+            files=tuple(sorted((file.name, file.size) for file in remote.files)),
+            licence=remote.licence,
+            gate=remote.gate,
+        )
+
+
+def _remote(model: str, revision: str | None, settings: HubSettings) -> RemoteSnapshot:
+    """What the hub has of a model that is not on this machine.
 
     Raises:
-        CheckpointError, UnsupportedModelError: the files can not be read or are not supported.
+        OfflineError: it may not be asked.
     """
-    spec = read_model_spec(local.path)
-    facts = read_model_facts(local.path, spec)
-    return {
-        "name": local.name,
-        "source": local.source,
-        "revision": local.revision,
-        "path": str(local.path),
-        "size": sum(path.stat().st_size for path in local.path.iterdir() if path.is_file()),
-        "architecture": spec.architecture,
-        "parameters": _num_parameters(local.path, spec),
-        "quantization": asdict(spec.quantization) if spec.quantization else None,
-        "dtype": facts.checkpoint_dtype,
-        "context": spec.max_position,
-        "sliding_window": next((window for window in spec.sliding_windows if window), None),
-        "layers": spec.num_layers,
-        "hidden_size": spec.hidden_size,
-        "heads": spec.num_heads,
-        "kv_heads": spec.num_kv_heads,
-        "head_dim": spec.head_dim,
-        "vocabulary": spec.vocab_size,
-        "chat_template": _has_template(local.path),
-        "generation_defaults": _generation_defaults(local.path),
-        "here": _fit(facts),
-    }
+    from llmcli.hub.download import find_cached
+    from llmcli.hub.failures import not_cached
+    from llmcli.hub.names import parse_hub_id
+    from llmcli.hub.remote import list_remote
+
+    hub_id = parse_hub_id(model, revision)
+    if settings.offline:
+        raise not_cached(hub_id, settings, find_cached(hub_id, settings)[1])
+    return list_remote(hub_id, settings)
 
 
-def _fit(facts: ModelFacts) -> dict[str, Any]:
-    """What the engine would settle on with no options, on this machine now."""
-    gpu = find_gpu()
-    hardware = read_hardware_facts(gpu)
-    machine = {
-        "free_memory": hardware.free_memory,
-        "gpu": None if isinstance(gpu, NoGpu) else asdict(gpu),
-        "no_gpu_reason": gpu.reason if isinstance(gpu, NoGpu) else None,
-    }
+def _local(local: LocalModel, settings: HubSettings) -> Source:
+    files = tuple((path.name, path.stat().st_size) for path in sorted(local.path.iterdir()) if path.is_file())
+    licence = licence_name(local.path)
+    found = Source(local.name, local.source, local.revision, local.path, local.path, "", files, licence)
+    if local.source != "hub":
+        return found
+    found = replace(found, url=f"{settings.endpoint}/{local.name}")
+    if settings.offline:
+        return found
+    from llmcli.hub.names import parse_hub_id
+    from llmcli.hub.remote import list_remote
+
     try:
-        plan = resolve(EngineConfig(), facts, hardware)
-    except DoesNotFitError as error:
-        return {"fits": False, "memory": error.what, **machine}
-    return {
-        "fits": True,
-        "memory": plan.memory_sum(),
-        **machine,
-        "device": plan.device,
-        "device_reason": plan.reasons["device"],
-        "dtype": plan.dtype,
-        "dtype_reason": plan.reasons["dtype"],
-        "lm_head": plan.lm_head,
-        "lm_head_reason": plan.reasons["lm_head"],
-        "max_model_len": plan.max_model_len,
-        "max_model_len_reason": plan.reasons["max_model_len"],
-        "full_length_sequences": plan.kv_tokens // plan.max_model_len,
-    }
+        brief = replace(settings, timeout_s=CARD_WAIT_S, retry_wait_s=0.0)
+        remote = list_remote(parse_hub_id(local.name, local.revision), brief)
+    except LLMCliError:
+        return found
+    return replace(found, licence=remote.licence, gate=remote.gate)
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
-    here, awq = facts["here"], facts["quantization"]
-    window = f", sliding window {facts['sliding_window']:,}" if facts["sliding_window"] else ""
-    defaults = ", ".join(f"{key} {value}" for key, value in facts["generation_defaults"].items())
-    rows = [
-        ("model", quote(facts["name"]) + (f" at {facts['revision'][:7]}" if facts["revision"] else "")),
-        ("folder", f"{quote(facts['path'], 1000)} ({human_bytes(facts['size'])})"),
-        ("architecture", facts["architecture"]),
-        ("parameters", _count(facts["parameters"])),
-        ("quantization", _awq_line(awq) if awq else f"none ({facts['dtype']})"),
-        ("context", f"{facts['context']:,} tokens{window}"),
-        (
-            "shape",
-            f"{facts['layers']} layers of {facts['hidden_size']:,}; {facts['heads']} query and"
-            f" {facts['kv_heads']} key-value heads of {facts['head_dim']}; {facts['vocabulary']:,} tokens",
-        ),
-        ("chat template", "yes" if facts["chat_template"] else "no: prompts go in as they are"),
-        ("sampling", defaults or "the model sets no defaults"),
-        ("memory here", here["memory"]),
-        ("free memory", human_bytes(here["free_memory"])),
-        ("GPU", _gpu_line(here)),
-    ]
-    if here["fits"]:
-        rows += [
-            ("device here", f"{here['device']} ({here['device_reason']})"),
-            ("dtype here", f"{here['dtype']} ({here['dtype_reason']})"),
-            ("head here", f"{here['lm_head']} ({here['lm_head_reason']})"),
-            ("context here", f"{here['max_model_len']:,} tokens ({here['max_model_len_reason']})"),
-            ("at once", f"{here['full_length_sequences']:,} sequences of full length; more of shorter ones"),
-        ]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {value}" for name, value in rows]
+def _part(chosen: str, folder: Path) -> str:
+    """The text of one part of a model.
+
+    Raises:
+        UsageError: the model has no such part.
+    """
+    if chosen == "config":
+        return (folder / "config.json").read_text(encoding="utf-8", errors="replace").rstrip("\n")
+    if chosen == "params":
+        defaults = generation_defaults(folder)
+        return "\n".join(f"{key} {json.dumps(value)}" for key, value in defaults.items())
+    from llmcli.text.template_kind import read_template
+
+    source = read_template(folder)
+    if source is None:
+        raise UsageError("the model has no chat template", fix="prompts go in as they are")
+    return source if isinstance(source, str) else json.dumps(source, indent=2, ensure_ascii=False)
 
 
-def _gpu_line(here: dict[str, Any]) -> str:
-    gpu = here["gpu"]
-    if gpu is None:
-        return f"none to use: {here['no_gpu_reason']}"
-    return f"{gpu['name']}, {human_bytes(gpu['free_memory'])} of {human_bytes(gpu['total_memory'])} free"
+def _licence_text(model: str | None, revision: str | None, settings: HubSettings) -> str:
+    """The licence's text from the model's folder or from the hub, else its name.
+
+    Raises:
+        UsageError: nothing is known of a licence.
+    """
+    local = find_local(model, revision=revision, settings=settings)
+    if local is not None and (text := licence_text(local.path)):
+        return text
+    unknown = UsageError(
+        f"no licence is known of {quote(model or 'the bundled model')}", fix="look at the page of its maker"
+    )
+    if local is not None and (local.source != "hub" or settings.offline):
+        raise unknown
+    from llmcli.hub.outline import read_text_file
+
+    remote = _remote(str(model), revision, settings)
+    if remote.licence_files:
+        return "\n\n".join(read_text_file(file, remote, settings) for file in remote.licence_files)
+    if remote.licence is None:
+        raise unknown
+    return remote.licence
 
 
-def _awq_line(awq: dict[str, Any]) -> str:
-    group = "one group per row" if awq["group_size"] == -1 else f"groups of {awq['group_size']}"
-    zero = "with zero points" if awq["zero_point"] else "no zero points"
-    skipped = ", ".join(quote(name, 60) for name in awq["modules_to_not_convert"])
-    return f"awq, 4 bits, {group}, {zero}, {awq['version']}" + (f"; dense: {skipped}" if skipped else "")
+def _plain(text: str) -> str:
+    """Text of a stranger: as it is into a file or pipe, without control sequences on a terminal."""
+    if not sys.stdout.isatty():
+        return text
+    from llmcli.text.sanitize import Sanitizer
 
-
-def _count(parameters: int) -> str:
-    for unit, size in (("billion", 10**9), ("million", 10**6)):
-        if parameters >= size:
-            return f"{parameters / size:.2f} {unit}"
-    return f"{parameters:,}"
-
-
-def _num_parameters(folder: Path, spec: ModelSpec) -> int:
-    """Weights of the network: packed int4 ones counted singly, scales and zero points not at all."""
-    total = 0
-    for name, tensor in read_checkpoint(folder).items():
-        if name.endswith(".qweight"):
-            total += math.prod(tensor.shape) * AWQ_PER_WORD
-        elif not name.endswith((".qzeros", ".scales")) and not (
-            spec.tie_word_embeddings and name == "lm_head.weight"
-        ):
-            total += math.prod(tensor.shape)
-    return total
-
-
-def _has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    return bool(_optional_json(folder / "tokenizer_config.json").get("chat_template"))
-
-
-def _generation_defaults(folder: Path) -> dict[str, Any]:
-    values = _optional_json(folder / "generation_config.json")
-    return {key: values[key] for key in SAMPLING_KEYS if isinstance(values.get(key), int | float)}
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json_object(path, MAX_TOKENIZER_CONFIG) if path.is_file() else {}
-    except CheckpointError:
-        return {}  # told by whoever needs the file to run; `show` goes on with the rest
+    return Sanitizer().push(text)

@@ -31,10 +31,10 @@ def tune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the fastest tile sizes of the kernels for this GPU, and keep them for later runs.
+    """Find the fastest kernel tiles for this GPU.
 
-    Every candidate is checked against the reference before it is timed. Ctrl-C keeps what was found so far.
-    Takes minutes; nothing is ever tuned without being asked.
+    They are kept for later runs. Every candidate is checked against the reference before it is timed. Ctrl-C keeps what
+    was found so far. Takes minutes; nothing is ever tuned without being asked.
 
     Examples:
 

@@ -8,13 +8,13 @@ from llmcli.config import EngineConfig, ResolvedConfig, human_bytes
 from llmcli.engine.engine import Engine
 from llmcli.engine.first_use import compile_kernels, from_home
 from llmcli.errors import CheckpointError, UsageError, quote
+from llmcli.fit import resolve_or_explain
 from llmcli.gpu_facts import GpuFacts, NoGpu
 from llmcli.hardware import read_hardware_facts
 from llmcli.hub.models import LocalModel
 from llmcli.model.facts import read_model_facts
 from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import ModelSpec, read_model_spec
-from llmcli.plan import resolve
 from llmcli.runtime.gpu import find_gpu
 from llmcli.runtime.warm_up import warm_up_steps
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
@@ -49,7 +49,7 @@ def build_engine(
     started = time.monotonic()
     spec = read_model_spec(model.path)
     gpu = None if config.wanted_device == "cpu" else find_gpu()
-    resolved = resolve(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
+    resolved = resolve_or_explain(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
     tokenizer = load_tokenizer(model.path)
     defaults, eos_ids, warnings = read_generation_config(model.path, spec)
     for warning in (*_unused_gpu(config, resolved, gpu), *warnings):

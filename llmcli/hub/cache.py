@@ -1,24 +1,25 @@
-"""What the hub's cache holds, and how to take models out of it.
+"""What the hub's cache holds: models, their revisions, downloads that were not finished.
 
-Thin over huggingface_hub's own scan and delete strategy, which keeps blobs that other revisions share. Knows
-no network. Called by `llmcli list` and `llmcli rm`.
+Thin over huggingface_hub's own scan. Knows no network, and deletes nothing: that is for `hub/deletion.py`. Called by
+`llmcli list`, `rm`, `prune` and `verify`.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmcli.errors import LLMCliError, ModelNotFoundError, OutputError, quote
-from llmcli.hub.failures import nearest_cached
-from llmcli.hub.names import HubId
+from llmcli.errors import LLMCliError, ModelNotFoundError, quote
+from llmcli.hub.names import HubId, is_repo, parse_hub_id
+from llmcli.hub.search import nearest_cached
 from llmcli.hub.settings import HubSettings
 
 if TYPE_CHECKING:
-    from huggingface_hub import CachedRepoInfo, CachedRevisionInfo, DeleteCacheStrategy
+    from huggingface_hub import CachedRepoInfo, CachedRevisionInfo
 
 SHORT_COMMIT = 7
+GLOB_SIGNS = "*?["
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,11 @@ class CachedModel:
 
     Attributes:
         name: "owner/name".
-        path: snapshot of its main branch, else the newest one.
-        revision: commit of that snapshot.
+        path: snapshot of its main branch, else the newest one; the repository's folder where there is none.
+        revision: commit of that snapshot; empty where the copy is broken or a download was not finished.
         num_revisions: how many snapshots there are.
         size: bytes on disk, all revisions together, unfinished downloads included.
-        modified: seconds since the epoch.
+        modified, accessed: seconds since the epoch.
         runnable: whether the snapshot has a config.json and safetensors weights.
     """
 
@@ -41,73 +42,47 @@ class CachedModel:
     num_revisions: int
     size: int
     modified: float
+    accessed: float
     runnable: bool
 
 
-@dataclass(frozen=True)
-class Deletion:
-    """What `llmcli rm` is about to delete.
-
-    Attributes:
-        freed: bytes that come free, blobs shared with what stays left out.
-        commits: (model, commit) of each snapshot that goes.
-    """
-
-    freed: int
-    commits: tuple[tuple[str, str], ...]
-    strategies: tuple["DeleteCacheStrategy", ...]
-
-    def execute(self) -> None:
-        """Delete. Raises OutputError when the file system does not let it."""
-        try:
-            for strategy in self.strategies:
-                strategy.execute()
-        except OSError as error:
-            where = quote(str(error.filename or ""))
-            raise OutputError(f"could not delete {where}: {quote(error.strerror or str(error))}") from error
-
-
 def cached_models(settings: HubSettings) -> list[CachedModel]:
-    """Every model repository in the cache, by name."""
-    return sorted((_describe(repo) for repo in _repos(settings)), key=lambda model: model.name.lower())
+    """Every model repository in the cache, by name, unfinished and broken ones too."""
+    models = [_describe(repo) for repo in cached_repos(settings)]
+    models += [_describe_unlisted(folder) for folder in unlisted_repos(settings)]
+    return sorted(models, key=lambda model: model.name.lower())
 
 
-def plan_deletion(hub_ids: Sequence[HubId], settings: HubSettings) -> Deletion:
-    """Look up what goes: all revisions of `owner/name`, or the one of `owner/name@revision`.
-
-    Args:
-        hub_ids: a revision may be a branch, a tag, or the first 7 digits or more of a commit.
+def find_cached_ids(typed: Sequence[str], settings: HubSettings) -> list[HubId]:
+    """The cached models that names and globs stand for: `owner/name`, `owner/name@revision`, `owner/*`.
 
     Raises:
-        ModelNotFoundError: one of them is not in the cache; nothing is deleted then.
+        UsageError: not such a name.
+        ModelNotFoundError: a glob matches nothing. A plain name is not looked up here.
     """
-    from huggingface_hub import scan_cache_dir
-
-    repos = {repo.repo_id: repo for repo in _repos(settings)}
-    commits: dict[str, set[str]] = {}
-    for hub_id in hub_ids:
-        if hub_id.repo not in repos:
-            raise _absent(hub_id, settings)
-        found = [
-            revision.commit_hash for revision in repos[hub_id.repo].revisions if _is_meant(hub_id, revision)
-        ]
-        if not found:
-            raise _absent(hub_id, settings)
-        commits.setdefault(hub_id.repo, set()).update(found)
-    cache = scan_cache_dir(settings.cache_dir)
-    strategies = tuple(
-        # one repository at a time: a renamed one may be cached twice, with the same commits
-        dataclasses.replace(cache, repos=frozenset({repos[name]})).delete_revisions(*found)
-        for name, found in commits.items()
-    )
-    parts = sum(_partial_bytes(repo_path) for strategy in strategies for repo_path in strategy.repos)
-    freed = parts + sum(strategy.expected_freed_size for strategy in strategies)
-    return Deletion(
-        freed, tuple((name, commit) for name in commits for commit in sorted(commits[name])), strategies
-    )
+    names = [model.name for model in cached_models(settings)]
+    found: dict[HubId, None] = {}
+    for text in typed:
+        if not any(sign in text for sign in GLOB_SIGNS):
+            found[parse_hub_id(text)] = None
+            continue
+        matching = [name for name in names if fnmatchcase(name, text)]
+        if not matching:
+            raise ModelNotFoundError(
+                f"no cached model matches {quote(text)}",
+                why="a glob is matched with the whole of owner/name",
+                fix="`llmcli list --all` shows what is cached",
+            )
+        found |= {HubId(name): None for name in matching}
+    return list(found)
 
 
-def _repos(settings: HubSettings) -> list["CachedRepoInfo"]:
+def cached_repos(settings: HubSettings) -> list["CachedRepoInfo"]:
+    """The hub client's own view of each model repository that has a snapshot.
+
+    Raises:
+        LLMCliError: the cache can not be read.
+    """
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
     try:
@@ -119,6 +94,77 @@ def _repos(settings: HubSettings) -> list["CachedRepoInfo"]:
     return [repo for repo in repos if repo.repo_type == "model" and repo.revisions]
 
 
+def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, list[Path] | None]:
+    """For each model one name of each of its files' contents; None for a copy in which some are missing.
+
+    Raises:
+        ModelNotFoundError: one of them is not in the cache.
+    """
+    repos = {repo.repo_id: repo for repo in cached_repos(settings)}
+    unlisted = {repo_name(folder) for folder in unlisted_repos(settings)}
+    found: dict[HubId, list[Path] | None] = {}
+    for hub_id in hub_ids:
+        if hub_id.repo in unlisted:
+            found[hub_id] = None
+            continue
+        revisions = revisions_meant(hub_id, repos[hub_id.repo]) if hub_id.repo in repos else []
+        if not revisions:
+            raise absent(hub_id, settings)
+        names = {file.blob_path: file.file_path for revision in revisions for file in revision.files}
+        found[hub_id] = sorted(names.values())
+    return found
+
+
+def unlisted_repos(settings: HubSettings) -> list[Path]:
+    """Folders of models that the hub's client leaves out: nothing has arrived yet, or a link leads to nothing."""
+    listed = {repo.repo_path.name for repo in cached_repos(settings)}
+    folders = settings.cache_dir.glob("models--*--*") if settings.cache_dir.is_dir() else []
+    return sorted(
+        folder
+        for folder in folders
+        if folder.name not in listed
+        and is_repo(repo_name(folder))
+        and any((folder / part).is_dir() for part in ("blobs", "snapshots"))
+    )
+
+
+def is_broken(folder: Path) -> bool:
+    """Whether an unlisted folder holds a revision: it is no unfinished download then."""
+    return any(folder.glob("snapshots/*"))
+
+
+def repo_name(folder: Path) -> str:
+    """`models--owner--name` -> "owner/name"."""
+    return folder.name.removeprefix("models--").replace("--", "/", 1)
+
+
+def revisions_meant(hub_id: HubId, repo: "CachedRepoInfo") -> list["CachedRevisionInfo"]:
+    """All of `owner/name`, or the one of `owner/name@revision`: branch, tag, or 7 digits or more of a commit."""
+    return sorted(
+        (revision for revision in repo.revisions if _is_meant(hub_id, revision)),
+        key=lambda revision: revision.commit_hash,
+    )
+
+
+def bytes_in(paths: Iterator[Path] | Sequence[Path]) -> int:
+    """Bytes of files, those in folders included."""
+    return sum(
+        file.lstat().st_size
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file() and not file.is_symlink()
+    )
+
+
+def absent(hub_id: HubId, settings: HubSettings) -> ModelNotFoundError:
+    """The error for what is not in the cache."""
+    return ModelNotFoundError(
+        f"{hub_id} is not in the cache",
+        why=nearest_cached(hub_id.repo, settings.cache_dir),
+        fix="`llmcli list --all` shows what is",
+    )
+
+
 def _describe(repo: "CachedRepoInfo") -> CachedModel:
     shown = repo.refs.get("main") or max(repo.revisions, key=lambda revision: revision.last_modified)
     names = {file.file_name for file in shown.files}
@@ -127,10 +173,18 @@ def _describe(repo: "CachedRepoInfo") -> CachedModel:
         path=shown.snapshot_path,
         revision=shown.commit_hash,
         num_revisions=len(repo.revisions),
-        size=repo.size_on_disk + _partial_bytes(repo.repo_path),
+        size=repo.size_on_disk + bytes_in(repo.repo_path.glob("blobs/*.incomplete")),
         modified=shown.last_modified,
+        accessed=repo.last_accessed,
         runnable="config.json" in names and any(name.endswith(".safetensors") for name in names),
     )
+
+
+def _describe_unlisted(folder: Path) -> CachedModel:
+    modified = max(path.stat().st_mtime for path in (folder, folder / "blobs") if path.exists())
+    num_revisions = len(list(folder.glob("snapshots/*")))
+    size = bytes_in([folder])
+    return CachedModel(repo_name(folder), folder, "", num_revisions, size, modified, modified, runnable=False)
 
 
 def _is_meant(hub_id: HubId, revision: "CachedRevisionInfo") -> bool:
@@ -138,15 +192,3 @@ def _is_meant(hub_id: HubId, revision: "CachedRevisionInfo") -> bool:
     if wanted is None or wanted in revision.refs:
         return True
     return len(wanted) >= SHORT_COMMIT and revision.commit_hash.startswith(wanted)
-
-
-def _partial_bytes(repo_path: Path) -> int:
-    return sum(part.stat().st_size for part in repo_path.glob("blobs/*.incomplete"))
-
-
-def _absent(hub_id: HubId, settings: HubSettings) -> ModelNotFoundError:
-    return ModelNotFoundError(
-        f"{hub_id} is not in the cache",
-        why=nearest_cached(hub_id, settings),
-        fix="`llmcli list --all` shows what is",
-    )

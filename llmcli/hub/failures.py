@@ -5,9 +5,9 @@ name, so that no version of either is imported. Knows nothing of what was being 
 `hub/download.py` and `hub/transfer.py`.
 """
 
-import difflib
 import errno
 import json
+import re
 
 from llmcli.errors import (
     GatedModelError,
@@ -18,6 +18,7 @@ from llmcli.errors import (
     quote,
 )
 from llmcli.hub.names import HubId
+from llmcli.hub.search import nearest_anywhere, nearest_cached
 from llmcli.hub.settings import HubSettings
 
 _UNREACHABLE = {"ConnectError", "NetworkError", "ProtocolError", "ConnectionError", "TransportError"}
@@ -40,12 +41,18 @@ def translate(error: Exception, hub_id: HubId, settings: HubSettings) -> LLMCliE
             fix=f"see the branches at {settings.endpoint}/{hub_id.repo}/tree/main",
         )
     if "DisabledRepoError" in kinds:
-        return ModelUnavailableError(f"{hub_id.repo} was disabled by its owner or by the hub")
+        return ModelUnavailableError(
+            f"{hub_id.repo} was disabled by its owner or by the hub",
+            why="nobody can fetch it, whatever the token",
+            fix=nearest_cached(hub_id.repo, settings.cache_dir) or "look for another repository of the model",
+        )
     if status_of(error) == 401 and settings.token:
         return ModelUnavailableError(
             f"{settings.endpoint} does not accept the token that was sent (401)",
-            why="it may be mistyped or expired; one in HF_TOKEN goes before a saved login",
-            fix="run `hf auth login` again, or unset HF_TOKEN",
+            why=f"it may be mistyped or expired; {_whose_token(settings)}",
+            fix="unset HF_TOKEN to use the saved login"
+            if settings.hides_login
+            else "run `hf auth login` again, or unset HF_TOKEN",
         )
     if "RemoteEntryNotFoundError" in kinds:
         return ModelUnavailableError(
@@ -68,10 +75,15 @@ def translate(error: Exception, hub_id: HubId, settings: HubSettings) -> LLMCliE
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed a moment later: a broken or silent connection, or a 5xx status."""
-    status = status_of(error)
-    if status is not None:
-        return status >= 500
+    if status_of(error) is not None:
+        return is_fault_of_server(error)
     return bool(class_names(error) & (_UNREACHABLE | {"TimeoutException"}))
+
+
+def is_fault_of_server(error: Exception) -> bool:
+    """Whether the server answered, and said that it failed: a 5xx status."""
+    status = status_of(error)
+    return status is not None and status >= 500
 
 
 def status_of(error: Exception) -> int | None:
@@ -90,7 +102,8 @@ def not_cached(hub_id: HubId, settings: HubSettings, missing: list[str]) -> Offl
     part = f"; missing: {quote(', '.join(missing[:5]))}" if missing else ""
     return OfflineError(
         f"{hub_id} is not {'complete ' if missing else ''}in the cache, and the network is off{part}",
-        why=nearest_cached(hub_id, settings) or f"the cache is {quote(str(settings.cache_dir))}",
+        why=nearest_cached(hub_id.repo, settings.cache_dir)
+        or f"the cache is {quote(str(settings.cache_dir))}",
         fix=f"run `llmcli pull {hub_id}` without --offline and without HF_HUB_OFFLINE",
     )
 
@@ -106,7 +119,7 @@ def _gated(hub_id: HubId, settings: HubSettings) -> GatedModelError:
     account = _account(settings)
     return GatedModelError(
         f"{hub_id.repo} is gated, and {account} has no access to it",
-        why="a token was sent; one in HF_TOKEN goes before the login saved by `hf auth login`",
+        why=f"a token was sent; {_whose_token(settings)}",
         fix=f"accept the licence at {page} with {account}, then run the same command again",
     )
 
@@ -116,25 +129,22 @@ def _not_found(hub_id: HubId, settings: HubSettings) -> ModelNotFoundError:
         why = "no token was sent: a private model is found only after `hf auth login`"
     else:
         why = "a token was sent, but its account may have no access to a private model"
-    near = nearest_cached(hub_id, settings)
     return ModelNotFoundError(
         f"there is no model {hub_id.repo} at {settings.endpoint}",
         why=why,
-        fix=near or "check the spelling; owner and name are case-sensitive",
+        fix=nearest_anywhere(hub_id.repo, settings) or "check the spelling of owner and name",
     )
 
 
 def _bad_status(error: Exception, hub_id: HubId, settings: HubSettings) -> ModelUnavailableError:
     status = status_of(error)
     if status == 429:
-        headers = getattr(getattr(error, "response", None), "headers", {})
-        wait = str(headers.get("retry-after", ""))
+        wait = _seconds_to_wait(error)
         login = "" if settings.token else "; `hf auth login` raises the limit"
         return ModelUnavailableError(
             f"{settings.endpoint} refuses {hub_id.repo} for now: too many requests (429)",
-            fix=f"try again in {wait} seconds{login}"
-            if wait.isdigit()
-            else f"try again in some minutes{login}",
+            why="finished parts are kept",
+            fix=f"try again in {f'{wait} seconds' if wait else 'some minutes'}{login}",
         )
     if status == 403:
         return GatedModelError(
@@ -186,6 +196,20 @@ def _no_answer(error: Exception, kinds: set[str], hub_id: HubId, settings: HubSe
     )
 
 
+def _seconds_to_wait(error: Exception) -> str:
+    """As the server's headers tell: Retry-After, or the t of RateLimit: "api";r=0;t=55."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    after = str(headers.get("retry-after", ""))
+    limit = re.search(r";\s*t\s*=\s*(\d{1,6})", str(headers.get("ratelimit", "")))
+    return after if re.fullmatch(r"\d{1,6}", after) else limit[1] if limit else ""
+
+
+def _whose_token(settings: HubSettings) -> str:
+    if settings.hides_login:
+        return "it is not the one saved by `hf auth login`: --token or HF_TOKEN goes before that"
+    return "one in HF_TOKEN goes before the login saved by `hf auth login`"
+
+
 def _account(settings: HubSettings) -> str:
     """Whose token it is, if the hub tells."""
     from huggingface_hub import get_session
@@ -196,13 +220,3 @@ def _account(settings: HubSettings) -> str:
     except Exception:  # only a courtesy; the error being told matters more than this one
         return "the account of the token"
     return f"account {quote(name, 60)}"
-
-
-def nearest_cached(hub_id: HubId, settings: HubSettings) -> str:
-    """The cached models whose names are like the one asked for."""
-    folders = settings.cache_dir.glob("models--*--*") if settings.cache_dir.is_dir() else []
-    names = sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
-    others = [name for name in names if name != hub_id.repo]
-    lower = {name.lower(): name for name in others}
-    near = difflib.get_close_matches(hub_id.repo.lower(), lower, 3, 0.5)
-    return f"did you mean {', '.join(quote(lower[name]) for name in near)} (in the cache)?" if near else ""

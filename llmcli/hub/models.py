@@ -8,12 +8,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llmcli.errors import CheckpointError, UsageError, quote
 from llmcli.hub.folder import check_folder, python_files
-from llmcli.hub.names import parse_hub_id
+from llmcli.hub.names import HubId, parse_hub_id
+from llmcli.hub.search import nearest_cached
 from llmcli.hub.settings import HubSettings, hub_settings
+from llmcli.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from llmcli.hub.download import BeforeFetch
 
 BUNDLED_NAME = "tiny-chat"
 
@@ -43,6 +48,7 @@ def resolve_model(
     token: str | None = None,
     on_notice: Callable[[str], None] | None = None,
     settings: HubSettings | None = None,
+    before_fetch: "BeforeFetch | None" = None,
 ) -> LocalModel:
     """Find a model, fetching it from the hub when it is not here.
 
@@ -53,6 +59,7 @@ def resolve_model(
         token: for the hub, instead of the saved one.
         on_notice: told, one line at a time, what a person may want to know; progress bars go to stderr.
         settings: the hub and its cache, instead of the user's own.
+        before_fetch: told what is about to be fetched, when weights must come; what it raises stops that.
 
     Raises:
         UsageError: `name` is neither an id nor a folder.
@@ -72,11 +79,11 @@ def resolve_model(
             why="a single .gguf, .bin or .safetensors file is not a whole model for llmcli",
             fix="name the folder that holds config.json, tokenizer.json and *.safetensors",
         )
-    hub_id = parse_hub_id(name, revision)
+    hub_id = _hub_id(name, revision, settings)
 
     from llmcli.hub.download import obtain
 
-    folder = obtain(hub_id, settings or hub_settings(offline=offline, token=token), notice)
+    folder = obtain(hub_id, settings or hub_settings(offline=offline, token=token), notice, before_fetch)
     return LocalModel(name=hub_id.repo, path=folder, revision=folder.name, source="hub")
 
 
@@ -86,7 +93,7 @@ def find_local(
     """Like `resolve_model`, but fetches and hashes nothing: None when the cache lacks a hub model."""
     if name is None or name == BUNDLED_NAME or os.path.exists(name):
         return resolve_model(name, revision=revision)
-    hub_id = parse_hub_id(name, revision)
+    hub_id = _hub_id(name, revision, settings)
 
     from llmcli.hub.download import find_cached
 
@@ -94,6 +101,35 @@ def find_local(
     if folder is None or missing:
         return None
     return LocalModel(name=hub_id.repo, path=folder, revision=folder.name, source="hub")
+
+
+def tokenizer_folder(
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    on_notice: Callable[[str], None] | None = None,
+) -> Path:
+    """A folder with the tokenizer of a model, for one that runs elsewhere: no weights are fetched.
+
+    Arguments and errors are those of `resolve_model`.
+    """
+    here = find_local(name, revision=revision)
+    if here is not None:
+        return here.path
+    hub_id, settings = _hub_id(name, revision, None), hub_settings(offline=offline)
+
+    from llmcli.hub.download import fetch, find_cached
+    from llmcli.hub.failures import not_cached
+    from llmcli.hub.remote import Patterns, list_remote
+
+    cached, missing = find_cached(hub_id, settings)
+    if settings.offline:
+        if cached is None:
+            raise not_cached(hub_id, settings, missing)
+        return cached
+    remote = list_remote(hub_id, settings, Patterns(exclude=("*.safetensors", "*.index.json")))
+    return fetch(remote, settings, on_notice or (lambda line: None))
 
 
 def bundled_model() -> LocalModel:
@@ -105,6 +141,18 @@ def bundled_model() -> LocalModel:
             fix="reinstall llmcli, or name another model",
         )
     return LocalModel(name=BUNDLED_NAME, path=folder, revision=None, source="bundled")
+
+
+def _hub_id(name: str, revision: str | None, settings: HubSettings | None) -> HubId:
+    """As `parse_hub_id`; a name without an owner brings the nearest of what is here."""
+    try:
+        return parse_hub_id(name, revision)
+    except UsageError as error:
+        if not name or "/" in name:
+            raise
+        cache_dir = (settings or hub_settings(offline=True)).cache_dir
+        near = did_you_mean(name, [BUNDLED_NAME]) or nearest_cached(name, cache_dir)
+        raise UsageError(error.what, why=error.why, fix=near or error.fix) from None
 
 
 def _folder_model(name: str, notice: Callable[[str], None]) -> LocalModel:

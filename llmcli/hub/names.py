@@ -42,7 +42,7 @@ def parse_hub_id(text: str, revision: str | None = None) -> HubId:
         UsageError: not such a name, or two different revisions.
     """
     repo, at, suffix = text.partition("@")
-    if not _is_repo(repo):
+    if not is_repo(repo):
         raise UsageError(
             f"model {quote(text)!r} is not owner/name or an existing folder",
             why=f"each part takes letters, digits, - _ . and begins with a letter; {MAX_REPO_CHARS} in all",
@@ -69,7 +69,8 @@ def checked_revision(revision: str | None) -> str | None:
     return revision
 
 
-def _is_repo(text: str) -> bool:
+def is_repo(text: str) -> bool:
+    """Whether `text` can be the name of a repository: owner/name."""
     parts = text.split("/")
     if len(parts) != 2 or len(text) > MAX_REPO_CHARS or ".." in text or "--" in text:
         return False

@@ -12,6 +12,7 @@ from llmcli.errors import ModelUnavailableError, quote
 
 TIMEOUT_S = 10.0
 RETRY_WAIT_S = 1.0
+MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,9 @@ class HubSettings:
         marks_file: remembers which cached files had the right hash.
         timeout_s: longest silence of the network.
         retry_wait_s: pause before the first of a file's retries; later ones wait longer.
-        progress: bars on stderr when it is a terminal.
+        progress: tell how far a download is: bars on stderr when it is a terminal, lines elsewhere.
+        max_workers: files that are fetched at once.
+        hides_login: whether the token is not the one that `hf auth login` saved, though there is one.
     """
 
     cache_dir: Path
@@ -37,6 +40,8 @@ class HubSettings:
     timeout_s: float = TIMEOUT_S
     retry_wait_s: float = RETRY_WAIT_S
     progress: bool = True
+    max_workers: int = MAX_WORKERS
+    hides_login: bool = False
 
     def headers(self) -> dict[str, str]:
         """Headers for the endpoint; the HTTP client drops the token when it follows to another host."""
@@ -47,7 +52,13 @@ class HubSettings:
         return self.cache_dir / ("models--" + repo.replace("/", "--"))
 
 
-def hub_settings(*, offline: bool = False, token: str | None = None, progress: bool = True) -> HubSettings:
+def hub_settings(
+    *,
+    offline: bool = False,
+    token: str | None = None,
+    progress: bool = True,
+    max_workers: int = MAX_WORKERS,
+) -> HubSettings:
     """The settings of this user. Reads the saved token, unless offline or one is given.
 
     Raises:
@@ -58,7 +69,7 @@ def hub_settings(*, offline: bool = False, token: str | None = None, progress: b
 
     off = offline or bool(constants.HF_HUB_OFFLINE)
     try:
-        token = token or (None if off else get_token())
+        token = None if off else token or get_token()
     except Exception as error:  # a file that can not be read, or a failed exchange with a login server
         raise ModelUnavailableError(
             f"can not read the saved hub token: {quote(str(error))}", fix="run `hf auth login`"
@@ -69,5 +80,15 @@ def hub_settings(*, offline: bool = False, token: str | None = None, progress: b
         marks_file=Path(platformdirs.user_cache_dir("llmcli")) / "verified.json",
         token=token,
         offline=off,
-        progress=progress,
+        progress=progress and not constants.HF_HUB_DISABLE_PROGRESS_BARS,
+        max_workers=max_workers,
+        hides_login=token is not None and _saved_login(Path(constants.HF_TOKEN_PATH)) not in ("", token),
     )
+
+
+def _saved_login(path: Path) -> str:
+    """The token that `hf auth login` saved, or nothing."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmcli.errors import CheckpointError, quote
 from llmcli.hub.failures import UnexpectedAnswerError, is_transient
@@ -18,6 +19,7 @@ from llmcli.hub.settings import HubSettings
 from llmcli.hub.verify import git_id_of, sha256_of
 
 MAX_FAILURES = 5
+RANGE_TRIES = 3
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
@@ -75,6 +77,37 @@ def fetch_blob(
     )
 
 
+def read_range(file: RemoteFile, url: str, start: int, end: int, settings: HubSettings) -> bytes:
+    """Bytes `start` to `end` - 1 of a file, without fetching the rest.
+
+    Raises:
+        Exception: of the HTTP client, when that fails some times; `failures.translate` explains it.
+    """
+    for failures in range(1, RANGE_TRIES):
+        try:
+            return _read_range(file, url, start, end, settings)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        time.sleep(settings.retry_wait_s * failures)
+    return _read_range(file, url, start, end, settings)
+
+
+def _read_range(file: RemoteFile, url: str, start: int, end: int, settings: HubSettings) -> bytes:
+    data = b""
+    with _get(url, f"bytes={start}-{end - 1}", settings) as response:
+        _check_answer(file, response)
+        first = _start_of(response.status_code, response.headers.get("content-range", ""))
+        for chunk in response.iter_raw():  # a server that knows no ranges sends everything: leave early
+            data += chunk
+            if first + len(data) >= end:
+                break
+    part = data[max(0, start - first) : end - first]
+    if first > start or len(part) != end - start:
+        raise UnexpectedAnswerError(f"{len(part)} bytes of {file.name} instead of {end - start}")
+    return part
+
+
 def _complete(
     part: Path, url: str, file: RemoteFile, settings: HubSettings, on_bytes: Callable[[int], None]
 ) -> None:
@@ -104,22 +137,12 @@ def _append(
     part: Path, have: int, url: str, file: RemoteFile, settings: HubSettings, on_bytes: Callable[[int], None]
 ) -> None:
     """One request for the bytes from `have` on."""
-    from huggingface_hub import get_session, hf_raise_for_status
-
-    headers = settings.headers() | {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = get_session().stream(
-        "GET", url, headers=headers, timeout=settings.timeout_s, follow_redirects=True
-    )
-    with request as response:
+    with _get(url, f"bytes={have}-" if have else "", settings) as response:
         if response.status_code == 416:
             os.truncate(part, 0)
             on_bytes(-have)
             return
-        hf_raise_for_status(response)
-        if "text/html" in response.headers.get("content-type", ""):
-            raise UnexpectedAnswerError(f"a web page instead of {file.name}")
+        _check_answer(file, response)
         start = _start_of(response.status_code, response.headers.get("content-range", ""))
         if start != have:
             if have:
@@ -130,9 +153,30 @@ def _append(
         with part.open("ab") as out:
             for chunk in response.iter_raw():  # as it comes: what a larger chunk gathered would be lost
                 out.write(chunk)
+                out.flush()  # kept, whatever ends this process
                 on_bytes(len(chunk))
                 if out.tell() > file.size:
                     raise UnexpectedAnswerError(f"{file.name} is longer than its {file.size} bytes")
+
+
+def _get(url: str, byte_range: str, settings: HubSettings) -> Any:
+    """A request whose answer is read bit by bit, inside a `with`."""
+    from huggingface_hub import get_session
+
+    headers = settings.headers() | {"Accept-Encoding": "identity"}
+    if byte_range:
+        headers["Range"] = byte_range
+    return get_session().stream(
+        "GET", url, headers=headers, timeout=settings.timeout_s, follow_redirects=True
+    )
+
+
+def _check_answer(file: RemoteFile, response: Any) -> None:
+    from huggingface_hub import hf_raise_for_status
+
+    hf_raise_for_status(response)
+    if "text/html" in response.headers.get("content-type", ""):
+        raise UnexpectedAnswerError(f"a web page instead of {file.name}")
 
 
 def _size(part: Path) -> int:

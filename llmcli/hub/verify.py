@@ -2,7 +2,7 @@
 
 The hub's client checks sizes only. A blob is called by the sha256 of its content (large files) or by its git
 object id (small ones); a file that was right once is remembered by size, modification time and inode, so that
-gigabytes are read once. Knows no network. Called by `hub/download.py`.
+gigabytes are read once. Knows no network. Called by `hub/download.py` and `hub/cache.py`.
 """
 
 import contextlib
@@ -36,19 +36,30 @@ def git_id_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def has_digest(path: Path, digest: str) -> bool:
+    """Whether a file has this sha256 (64 hex digits) or git object id (40)."""
+    return digest == (sha256_of(path) if len(digest) == 64 else git_id_of(path))
+
+
 def verify_files(
-    files: Iterable[Path], cache_dir: Path, marks_file: Path, on_notice: Callable[[str], None] | None = None
+    files: Iterable[Path],
+    cache_dir: Path,
+    marks_file: Path,
+    on_notice: Callable[[str], None] | None = None,
+    *,
+    anew: bool = False,
 ) -> None:
     """Check the files of one snapshot, and remember the good ones.
 
     Args:
         files: links in the snapshot's folder.
         cache_dir: the cache; a link that leads out of it is refused.
+        anew: hash again also what was right once and has not changed since.
 
     Raises:
         CheckpointError: the first wrong file and both hashes; it is removed, so that it is fetched again.
     """
-    marks = read_marks(marks_file)
+    marks = {} if anew else read_marks(marks_file)
     fresh: list[Path] = []
     for file in files:
         blob = file.resolve()
@@ -61,10 +72,27 @@ def verify_files(
             continue
         size = blob.stat().st_size
         if size > SLOW_BYTES and on_notice:
-            on_notice(f"checking the sha256 of {quote(file.name)} ({human_bytes(size)}), once")
+            once = "" if anew else ", once"
+            on_notice(f"checking the sha256 of {quote(file.name)} ({human_bytes(size)}){once}")
         _check(file, blob)
         fresh.append(blob)
     remember(fresh, marks_file)
+
+
+def damaged_files(
+    files: Iterable[Path], cache_dir: Path, marks_file: Path, on_notice: Callable[[str], None] | None = None
+) -> list[CheckpointError]:
+    """Hash all files of one snapshot anew: an error for each that is wrong; those are removed."""
+    errors: list[CheckpointError] = []
+    for file in files:
+        try:
+            verify_files([file], cache_dir, marks_file, on_notice, anew=True)
+        except CheckpointError as error:
+            errors.append(error)
+        except OSError as error:
+            cause = quote(error.strerror or str(error))
+            errors.append(CheckpointError(f"{quote(file.name)} can not be read: {cause}"))
+    return errors
 
 
 def remember(blobs: Iterable[Path], marks_file: Path) -> None:
@@ -100,14 +128,22 @@ def _check(file: Path, blob: Path) -> None:
         return  # an entity tag of another kind says nothing about the content
     if actual == expected:
         return
-    with contextlib.suppress(OSError):
-        file.unlink()
-        blob.unlink()
+    _remove(blob)
     raise CheckpointError(
         f"{quote(file.name)} is damaged: its {kind} is {actual}, the hub's is {expected}",
         why="the file was removed from the cache",
         fix="run the same command again, with a network, to fetch it anew",
     )
+
+
+def _remove(blob: Path) -> None:
+    """A blob, and every snapshot's link to it: a link to nothing would spoil the whole repository for other tools."""
+    for name in blob.parent.parent.glob("snapshots/**/*"):
+        if name.is_symlink() and name.resolve() == blob:
+            with contextlib.suppress(OSError):
+                name.unlink()
+    with contextlib.suppress(OSError):
+        blob.unlink()
 
 
 def _stamp(path: Path) -> list[int]:

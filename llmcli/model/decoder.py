@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmcli.model.forward_batch import ForwardBatch, KVCache
-from llmcli.model.linear import Int4Linear, Linear
+from llmcli.model.linear import Int4Linear, Int8Linear, Linear
 from llmcli.model.spec import ModelSpec
 from llmcli.model.weights import DecoderWeights, LayerWeights
 from llmcli_kernels import KernelSet
@@ -37,20 +37,22 @@ class Decoder:
         """Compute a step and write its keys and values into the cache.
 
         Returns:
-            [R, vocab_size] float32 logits of batch.sample_rows.
+            [R, vocab_size] float32 logits of batch.sample_rows, valid until the next call.
         """
-        hidden = F.embedding(batch.token_ids, self.weights.embedding)
         fused = self._fuse(cache)
         if fused is None:
-            normed = self._layers(hidden, batch, cache)
+            normed = self._layers(batch, cache)
+            if len(batch.sample_rows) < len(normed):  # else every row is sampled, in order
+                normed = normed.index_select(0, batch.sample_rows)
         else:
-            normed = fused(hidden, batch.positions, batch.slots, batch.attention)
-        if len(batch.sample_rows) < len(normed):  # else every row is sampled, in order
-            normed = normed.index_select(0, batch.sample_rows)
+            normed = fused(batch.token_ids, batch.positions, batch.slots, batch.attention, batch.sample_rows)
+            if isinstance(self.weights.lm_head, Int8Linear):
+                return normed  # the logits already, see `_parts`
         return as_tensor(self.weights.lm_head(normed)).to(torch.float32)
 
-    def _layers(self, residual: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
-        """From embeddings [T, hidden_size] to the normed output of the last layer, one operation after the other."""
+    def _layers(self, batch: ForwardBatch, cache: KVCache) -> Tensor:
+        """The normed output of the last layer [T, hidden_size], one operation after the other."""
+        residual = F.embedding(batch.token_ids, self.weights.embedding)
         eps, kernels = self.spec.rms_norm_eps, self.kernels
         normed = kernels.rms_norm(residual, self.weights.layers[0].input_norm, eps)
         for index, layer in enumerate(self.weights.layers):
@@ -75,7 +77,7 @@ class Decoder:
         return layer.o(attended.view(-1, heads * self.spec.head_dim))
 
     def _fuse(self, cache: KVCache) -> FusedDecoder | None:
-        """All layers in one call, where the kernel set can do that with this cache; worked out once for it."""
+        """A step in one call, where the kernel set can do that with this cache; worked out once for it."""
         if cache is not self._fused_for:
             parts = self._parts()
             self._fused = None if parts is None else self.kernels.fuse_decoder(parts, cache.layers)
@@ -83,7 +85,7 @@ class Decoder:
         return self._fused
 
     def _parts(self) -> DecoderParts | None:
-        """The layers as kernel sets may run them at once; None unless all of them are 4-bit."""
+        """The model as kernel sets may run it at once, with a head in 8 bits; None unless all layers are 4-bit."""
         layers = [
             DecoderLayer(
                 layer.input_norm,
@@ -100,8 +102,17 @@ class Decoder:
         ]
         if len(layers) < len(self.weights.layers):
             return None
-        eps, heads = self.spec.rms_norm_eps, self.spec.num_heads
-        return DecoderParts(tuple(layers), self.weights.norm, eps, heads, self.scale, self.cos_sin)
+        head = self.weights.lm_head
+        return DecoderParts(
+            embedding=self.weights.embedding,
+            layers=tuple(layers),
+            norm=self.weights.norm,
+            lm_head=head.packed if isinstance(head, Int8Linear) else None,
+            eps=self.spec.rms_norm_eps,
+            num_heads=self.spec.num_heads,
+            scale=self.scale,
+            cos_sin=self.cos_sin,
+        )
 
 
 def _packed(linear: Linear) -> PackedLinear:

@@ -15,14 +15,19 @@ INTEGER_K = 128  # k that the CPU's integer kernels take at a time
 INTEGER_GROUPS = (32, 64)  # sizes of groups that they know, besides multiples of INTEGER_K
 
 
-def read_model_facts(folder: Path, spec: ModelSpec | None = None) -> ModelFacts:
+def read_model_facts(
+    folder: Path, spec: ModelSpec | None = None, tensors: Mapping[str, TensorInfo] | None = None
+) -> ModelFacts:
     """Sizes that `plan.resolve` needs.
+
+    Args:
+        spec, tensors: of the folder, where the caller has read them already.
 
     Raises:
         CheckpointError, UnsupportedModelError: see `read_model_spec` and `read_checkpoint`.
     """
     spec = spec or read_model_spec(folder)
-    tensors = read_checkpoint(folder)
+    tensors = read_checkpoint(folder) if tensors is None else tensors
     quantized = 0
     dense: Counter[str] = Counter()
     for name, info in tensors.items():

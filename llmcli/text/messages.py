@@ -31,13 +31,24 @@ def check_messages(messages: object, *, continue_final_message: bool = False) ->
     if not messages:
         raise RequestError("messages is empty: give at least one message", param="messages")
     for index, message in enumerate(messages):
-        _check_message(f"messages[{index}]", message)
+        if not _is_plain_text(message):
+            _check_message(f"messages[{index}]", message)
     last = messages[-1]
     if (last["role"] == "assistant") is not continue_final_message:
         place = f"messages[{len(messages) - 1}].role"
         if continue_final_message:
             raise _fault(place, "must be assistant, for it is to be continued", last["role"])
         raise _fault(place, "is assistant: the last message must be one to answer", last["role"])
+
+
+def _is_plain_text(message: object) -> bool:
+    """Whether a message is of the form that nearly all have, in which nothing can be wrong."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and message.get("role") in ("user", "system", "assistant")
+        and type(message.get("content")) is str
+    )
 
 
 def _check_message(place: str, message: object) -> None:

@@ -1,4 +1,5 @@
-"""Model text made harmless for a terminal: escape sequences and control characters taken out of a stream.
+"""Model text made harmless for a terminal: escape sequences, control characters and bidirectional overrides taken out
+of a stream.
 
 Owns the recogniser of ECMA-48 control sequences. Knows nothing of who writes the text or where it is shown.
 Called by the terminal front ends for every piece of text that a model or another stranger wrote.
@@ -11,6 +12,10 @@ MAX_SWALLOWED = 4096
 """A sequence longer than this is taken as broken; text after it is shown again."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+"""Embeddings, overrides and isolates: they show code in another order than it has (CVE-2021-42574). The marks that
+writers of Arabic and Hebrew need (U+200E, U+200F, U+061C) and the joiners of scripts and emoji are no part of it."""
+_DROPPED = re.compile(f"{_CONTROL.pattern}|{_BIDI.pattern}")
 _ESC, _BEL, _CSI, _CANCEL = "\x1b", "\x07", "\x9b", "\x18\x1a"
 _STRING_STARTS = "\x90\x98\x9d\x9e\x9f"  # DCS, SOS, OSC, PM, APC
 _STRING_STARTS_AFTER_ESC = "PX]^_"
@@ -24,7 +29,7 @@ class _State(Enum):
 
 
 class Sanitizer:
-    """Strips ESC sequences, C0 (but newline and tab), DEL and C1 from a stream of text.
+    """Strips ESC sequences, C0 (but newline and tab), DEL, C1 and bidirectional controls from a stream of text.
 
     The result depends on the characters only, never on how they are cut into chunks. The memory is one state
     and one counter: nothing of a sequence is kept. A string sequence (OSC and its kin) also ends at a
@@ -41,14 +46,14 @@ class Sanitizer:
         position = 0
         while position < len(text):
             if self._state is _State.TEXT:
-                control = _CONTROL.search(text, position)
+                control = _DROPPED.search(text, position)
                 end = control.start() if control else len(text)
                 kept.append(text[position:end])
                 if control:
                     self._enter(control.group())
                 position = end + 1
             else:
-                kept.append(self._swallow(text[position]))
+                kept.append(_BIDI.sub("", self._swallow(text[position])))
                 position += 1
         return "".join(kept)
 
@@ -109,3 +114,8 @@ class Sanitizer:
             return ""
         self._state = _State.TEXT
         return "" if char <= "~" else char
+
+
+def sanitize(text: str) -> str:
+    """A whole text without what `Sanitizer` strips."""
+    return Sanitizer().push(text)

@@ -16,6 +16,7 @@ from llmcli.errors import RequestError
 from llmcli.text.chat_template import ChatTemplate
 from llmcli.text.control_tokens import ControlTokens
 from llmcli.text.messages import check_messages, plain_json, plain_messages
+from llmcli.text.reasoning import THINK, ReasoningMarks, find_marks
 from llmcli.text.tokenizer_files import (
     named_tokens,
     read_backend,
@@ -38,7 +39,9 @@ def load_tokenizer(folder: Path) -> "Tokenizer":
     tokens = named_tokens(config)
     source = read_template_source(folder, config)
     template = None if source is None else ChatTemplate(source, tokens)
-    return Tokenizer(read_backend(folder, config), tokens, template)
+    backend = read_backend(folder, config)
+    added = [token.content for token in backend.get_added_tokens_decoder().values()]
+    return Tokenizer(backend, tokens, template, find_marks(config, source, added))
 
 
 class Tokenizer:
@@ -48,16 +51,25 @@ class Tokenizer:
         backend: the tokenizer of the `tokenizers` package.
         special_tokens: texts by name; `bos_token` and `eos_token` are used here.
         chat_template: None for a model that has none.
+        reasoning: what stands around the reasoning in an answer.
     """
 
     def __init__(
-        self, backend: Backend, special_tokens: Mapping[str, str], chat_template: ChatTemplate | None = None
+        self,
+        backend: Backend,
+        special_tokens: Mapping[str, str],
+        chat_template: ChatTemplate | None = None,
+        reasoning: ReasoningMarks = THINK,
     ) -> None:
         self._backend = backend
         self.chat_template = chat_template
+        self.reasoning = reasoning
         added = backend.get_added_tokens_decoder()
-        self.special_ids = frozenset(i for i, token in added.items() if token.special)
-        """Ids that `decode` leaves out."""
+        marks = reasoning.opening + reasoning.closing
+        self.special_ids = frozenset(
+            i for i, token in added.items() if token.special and token.content not in marks
+        )
+        """Ids that `decode` leaves out: special ones, but not those that tell reasoning from answer."""
         self.vocab_size: int = max([backend.get_vocab_size() - 1, *added]) + 1
         """One more than the largest id, added tokens included."""
         self.bos_id, self.eos_id = (

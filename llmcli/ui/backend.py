@@ -1,21 +1,142 @@
-"""What a chat needs of a model: encode messages, start an answer, tell about itself.
+"""What a chat needs of a model, and the model of this process that gives it.
 
-The only place of the chat that touches an engine. A model behind another door (a running server, say) needs
-the same methods. Made by `load_backend` in the loader's thread, used by the session and the single answer.
+`Backend` is the border: `LocalBackend` is an engine in this process (the only place of the chat that touches
+one), `remote/backend.py` a running server. Made by `load_backend` in the loader's thread, used by the session
+and the single answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmcli.config import EngineConfig, ResolvedConfig
+from llmcli.hub.licence import licence_text
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
+from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
-from llmcli.ui.conversation import Message
+from llmcli.text.reasoning import ReasoningSplitter
+from llmcli.ui.conversation import ChatPrompt, FittedPrompt
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
-    from llmcli.engine.stream import EngineThread, Stream
+    from llmcli.engine.stream import EngineThread
+
+THINK_SWITCH = "enable_thinking"
+"""The template variable by which most models that can think are told to, or not to."""
+
+
+MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
+
+
+class AnswerStream(Protocol):
+    """An answer as it comes; the last event has a finish reason."""
+
+    def __iter__(self) -> Iterator[TokenEvent]: ...
+
+    @property
+    def abort(self) -> Callable[[], None]:
+        """Ask for the end, from any thread; the last event still comes."""
+        ...
+
+
+class Backend(Protocol):
+    """A model that can chat.
+
+    Attributes:
+        warnings: what the user should know about how it was loaded.
+    """
+
+    warnings: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The model's name as shown."""
+        ...
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens that prompt and answer may take together, as far as that is known."""
+        ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the model can be shown a conversation: it has a chat template."""
+        ...
+
+    @property
+    def generation_defaults(self) -> Mapping[str, Any] | None:
+        """Sampling fields that the model brings along; None where a server has them, and does not tell."""
+        ...
+
+    def params(self, overrides: Mapping[str, Any]) -> SamplingParams:
+        """The parameters of an answer, with `overrides` on top of the defaults."""
+        ...
+
+    def encode(self, chat: ChatPrompt) -> Sequence[int] | None:
+        """Token ids of a prompt; None where only a server knows them.
+
+        Raises:
+            RequestError: the chat template refuses the messages.
+        """
+        ...
+
+    def splitter(self, prompt: FittedPrompt) -> ReasoningSplitter:
+        """Tells reasoning from answer in what the model says to a prompt."""
+        ...
+
+    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
+        """Start an answer.
+
+        Raises:
+            LLMCliError: it can not be given; a server may say so only once the stream is read.
+        """
+        ...
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Rows of label and value: the model, how it runs, and the prefix cache."""
+        ...
+
+    def pieces(self, text: str) -> list[tuple[int, str]]:
+        """Token ids and texts of a text.
+
+        Raises:
+            RequestError: the tokenizer is not here.
+        """
+        ...
+
+    def show_prompt(self, token_ids: Sequence[int] | None) -> str:
+        """The text of a prompt as the model sees it, with control tokens in ⟦ ⟧.
+
+        Raises:
+            RequestError: the tokenizer is not here.
+        """
+        ...
+
+    def template(self) -> str | None:
+        """The source of the chat template.
+
+        Raises:
+            RequestError: it is not here.
+        """
+        ...
+
+    def license(self) -> str | None:
+        """The licence text, or its name, as far as the model brings one.
+
+        Raises:
+            RequestError: it is not here.
+        """
+        ...
+
+    @property
+    def can_think(self) -> bool:
+        """Whether thinking can be switched on and off."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the model."""
+        ...
 
 
 class LocalBackend:
@@ -46,28 +167,45 @@ class LocalBackend:
         """Sampling fields of the model's generation_config.json."""
         return self._engine.generation_defaults
 
-    def encode(self, messages: Sequence[Message]) -> Sequence[int]:
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        return self._engine.config.max_model_len
+
+    def encode(self, chat: ChatPrompt) -> Sequence[int]:
         """Token ids of the prompt; without a chat template, of the last message as it is.
 
         Raises:
             RequestError: the chat template refuses the messages.
         """
         tokenizer = self._engine.tokenizer
-        return (
-            tokenizer.encode_chat(messages) if self.remembers else tokenizer.encode(messages[-1]["content"])
-        )
+        if self.remembers:
+            return tokenizer.encode_chat(
+                chat.messages,
+                continue_final_message=chat.continues,
+                template_kwargs=chat.template_kwargs or None,
+            )
+        alone = chat.messages[-2:] if chat.continues else chat.messages[-1:]
+        return tokenizer.encode("".join(message["content"] for message in alone))
 
     def params(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """The model's defaults with `overrides` on top."""
         return self._engine.default_params(**overrides)
 
-    def submit(self, token_ids: Sequence[int], params: SamplingParams) -> "Stream":
+    def splitter(self, prompt: FittedPrompt) -> ReasoningSplitter:
+        """Tells reasoning from answer in what the model says to a prompt, which may have opened the reasoning."""
+        tokenizer, ids = self._engine.tokenizer, list(prompt.token_ids or ())
+        end = tokenizer.decode(ids[-MARK_TOKENS:], skip_special_tokens=False)
+        return ReasoningSplitter(tokenizer.reasoning, inside=tokenizer.reasoning.open_at_end(end))
+
+    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
         """Start an answer.
 
         Raises:
             RequestError: the request can not be served.
         """
-        return self._thread.submit(token_ids, params)
+        assert prompt.token_ids is not None
+        return self._thread.submit(prompt.token_ids, self.params(overrides))
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""
@@ -83,6 +221,41 @@ class LocalBackend:
             ("context", _with_reason(config, "max_model_len", f"{config.max_model_len:,} tokens")),
             ("prefix cache", _prefix_hits(config, stats.prefix_hits, stats.prefix_queries)),
         ]
+
+    def pieces(self, text: str) -> list[tuple[int, str]]:
+        """Token ids and texts of a text."""
+        tokenizer = self._engine.tokenizer
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        return [(i, tokenizer.decode([i], skip_special_tokens=False)) for i in ids]
+
+    def show_prompt(self, token_ids: Sequence[int] | None) -> str:
+        """The text of a prompt as the model sees it, with control tokens in ⟦ ⟧."""
+        tokenizer, ids = self._engine.tokenizer, list(token_ids or ())
+        starts = [place for place, token_id in enumerate(ids) if token_id in tokenizer.control_ids]
+        shown = [tokenizer.decode(ids[: starts[0]] if starts else ids)]
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            # Decoded along with its control token: a tokenizer may take away a space at the very beginning.
+            control = tokenizer.decode(ids[start : start + 1], skip_special_tokens=False)
+            text = tokenizer.decode(ids[start:end], skip_special_tokens=False)
+            shown.append(f"⟦{control}⟧{text.removeprefix(control)}")
+        return "".join(shown)
+
+    def template(self) -> str | None:
+        """The source of the chat template."""
+        from llmcli.text.tokenizer_files import read_config, read_template_source
+
+        folder = self._engine.model.path
+        source = read_template_source(folder, read_config(folder))
+        return source if source is None or isinstance(source, str) else json.dumps(source, indent=2)
+
+    def license(self) -> str | None:
+        """The text of the model's licence file, else what the head of its README names."""
+        return licence_text(self._engine.model.path)
+
+    @property
+    def can_think(self) -> bool:
+        """Whether the chat template asks for `enable_thinking`."""
+        return THINK_SWITCH in (self.template() or "")
 
     def close(self) -> None:
         """Stop the worker thread and free the engine."""
@@ -109,7 +282,8 @@ def _awq(spec: AwqSpec) -> str:
 
 
 def _device(config: ResolvedConfig) -> str:
-    threads = f", {config.num_threads} threads" if config.device == "cpu" else ""
+    count = config.num_threads
+    threads = f", {count} thread{'s' * (count != 1)}" if config.device == "cpu" else ""
     return _with_reason(config, "device", f"{config.device}, {config.kernels} kernels{threads}")
 
 

@@ -6,15 +6,19 @@ and `ui/`.
 """
 
 import sys
-from typing import IO, TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+UNLIMITED = 10_000
+
+
 def stdout_console() -> "Console":
-    """A console for results."""
-    return _console(sys.stdout)
+    """A console for results; a file or a pipe has no width, so that nothing is cut there."""
+    return _console(sys.stdout, None if sys.stdout.isatty() else UNLIMITED)
 
 
 def stderr_console() -> "Console":
@@ -22,7 +26,7 @@ def stderr_console() -> "Console":
     return _console(sys.stderr)
 
 
-def _console(file: IO[str]) -> "Console":
+def _console(file: IO[str], width: int | None = None) -> "Console":
     from rich.console import Console
 
     class PipeConsole(Console):
@@ -32,4 +36,9 @@ def _console(file: IO[str]) -> "Console":
             self.quiet = True
             raise BrokenPipeError
 
-    return PipeConsole(file=file, markup=False, emoji=False, highlight=False)
+    make = partial(PipeConsole, file=file, width=width, markup=False, emoji=False, highlight=False)
+    console = make()
+    if console.is_terminal and not file.isatty():  # FORCE_COLOR: a pipe has colours then, and still no cursor
+        colours: Any = console.color_system
+        return make(force_terminal=False, color_system=colours)
+    return console

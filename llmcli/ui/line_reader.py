@@ -5,7 +5,7 @@ Knows only streams. `prompt_reader.py` is its sibling for terminals.
 
 from typing import TextIO
 
-from llmcli.ui.commands import BLOCK
+from llmcli.ui.commands.table import BLOCK
 from llmcli.ui.interrupt import DoublePress
 
 PROMPT = ">>> "
@@ -27,13 +27,18 @@ class LineReader:
         self._asks = source.isatty()
         self._interrupts = DoublePress()
 
-    def read(self) -> str:
+    def read(self, text: str = "") -> str:
         """The next message or command.
+
+        Args:
+            text: is to be edited; here it can only be shown.
 
         Raises:
             EOFError: the source has ended.
             KeyboardInterrupt: Ctrl-C twice within a second.
         """
+        if text:
+            self._show(f"{text}\n")
         while True:
             try:
                 return self._read_message()

@@ -7,7 +7,7 @@ session waits for it when the first message is sent.
 import threading
 from collections.abc import Callable
 
-from llmcli.ui.backend import LocalBackend
+from llmcli.ui.backend import Backend
 
 OnPhase = Callable[[str], None]
 OnDone = Callable[[BaseException | None], None]
@@ -22,11 +22,11 @@ class Loader:
             `phases`.
     """
 
-    def __init__(self, build: Callable[[OnPhase], LocalBackend]) -> None:
+    def __init__(self, build: Callable[[OnPhase], Backend]) -> None:
         self.phases: list[str] = []
         self._build = build
         self._on_done: OnDone | None = None
-        self._backend: LocalBackend | None = None
+        self._backend: Backend | None = None
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class Loader:
         if done:
             callback(self._error)
 
-    def wait(self) -> LocalBackend:
+    def wait(self) -> Backend:
         """The backend, once it is there.
 
         Raises:

@@ -1,9 +1,10 @@
 """What a front end says besides the answers: notices, warnings and errors, on stderr.
 
-Text given here is printed as it is: no markup, no wrapping, control characters escaped. Knows nothing of
+Text given here is printed as it is: no markup, no wrapping but in tables, control characters escaped. Knows nothing of
 what is said.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmcli.errors import LLMCliError, quote
@@ -26,6 +27,23 @@ class Notes:
 
         clean = "\n".join(quote(line, MAX_LINE) for line in text.split("\n"))
         self.console.print(Text(clean, style=style), soft_wrap=True)
+
+    def table(self, rows: Sequence[tuple[str, str]], style: str = "") -> None:
+        """Print rows of label and value, laid out for the window."""
+        from llmcli.ui.status import table
+
+        self.say(table(rows, self.width), style)
+
+    def fit(self, line: str) -> str:
+        """A line of numbers, broken between them where a person reads it in a narrow window."""
+        from llmcli.ui.status import fold
+
+        return fold(line, self.console.width) if self.console.is_terminal else line
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the window; None where nobody looks at one."""
+        return self.console.width if self.console.is_terminal else None
 
     def dim(self, text: str) -> None:
         """Print something that matters little."""

@@ -1,4 +1,5 @@
-"""The sampling parameters of a chat, in layers: built-in < the model's generation_config.json < flags < /set.
+"""The sampling parameters of a chat, in layers: built-in < the model's generation_config.json < file, environment,
+flag < /set.
 
 Knows no engine and no terminal. The chat session turns the layers into SamplingParams; `/set` and `/status`
 read and change them.
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcli.errors import RequestError, quote
+from llmcli.nearest import did_you_mean
 from llmcli.sampling import SamplingParams
-from llmcli.ui.nearest import did_you_mean
 
 BUILT_IN = "built-in"
 MODEL = "model's generation_config.json"
 FLAG = "flag"
 SESSION = "session"
+SERVER = "left to the server"
 
 
 def _boolean(text: str) -> bool:
@@ -93,12 +95,17 @@ class Parameters:
     """The layers that the user controls.
 
     Args:
-        flags: sampling fields given on the command line; None values are as if not given.
+        flags: sampling fields given on the command line, in the environment or in a file; None values are as if not
+            given.
+        origins: where each of those comes from; FLAG for one that is not in it.
     """
 
-    def __init__(self, flags: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, flags: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
+    ) -> None:
         self.flags = {name: value for name, value in (flags or {}).items() if value is not None}
         self.session: dict[str, Any] = {}
+        self._origins = dict(origins or {})
         SamplingParams(**self.flags)  # an error in a flag is said before a model is loaded
 
     @property
@@ -124,14 +131,44 @@ class Parameters:
         self.session[name] = value
         return name
 
-    def in_force(self, model_defaults: Mapping[str, Any]) -> list[ParameterValue]:
-        """Every settable parameter with its value and origin."""
-        built_in = SamplingParams()
-        layers = ((self.session, SESSION), (self.flags, FLAG), (model_defaults, MODEL))
+    def restore(self, saved: Mapping[str, Any]) -> list[str]:
+        """Take over what was set in a saved chat, above files and environment, below flags; returns the names
+        that are left out, as unknown or out of range."""
+        self.session = {}
+        left_out = []
+        for name, value in saved.items():
+            value = tuple(value) if isinstance(value, list) else value
+            try:
+                if name not in SETTABLE:
+                    raise RequestError(f"unknown parameter {quote(name, 40)}")
+                SamplingParams(**{**self.session, name: value})
+            except RequestError:
+                left_out.append(name)
+                continue
+            if name not in self.flags or self._origins.get(name, FLAG) != FLAG:
+                self.session[name] = value
+        return left_out
+
+    def in_force(self, model_defaults: Mapping[str, Any] | None) -> list[ParameterValue]:
+        """Every settable parameter with its value and origin.
+
+        Args:
+            model_defaults: None where a server has them, and does not tell.
+        """
+        built_in = None if model_defaults is None else SamplingParams()
+        layers: tuple[tuple[Mapping[str, Any], Mapping[str, str], str], ...] = (
+            (self.session, {}, SESSION),
+            (self.flags, self._origins, FLAG),
+            (model_defaults or {}, {}, MODEL),
+        )
         return [
             next(
-                (ParameterValue(name, layer[name], origin) for layer, origin in layers if name in layer),
-                ParameterValue(name, getattr(built_in, name), BUILT_IN),
+                (
+                    ParameterValue(name, layer[name], told.get(name, origin))
+                    for layer, told, origin in layers
+                    if name in layer
+                ),
+                ParameterValue(name, getattr(built_in, name, None), BUILT_IN if built_in else SERVER),
             )
             for name in SETTABLE
         ]

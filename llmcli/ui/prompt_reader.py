@@ -1,41 +1,54 @@
-"""Reads a chat's lines on a terminal: several lines, history, completion, and the keys that people expect.
+"""Reads a chat's lines on a terminal: several lines, history, completion, and what stands around them.
 
-Built on prompt_toolkit, which is imported when a reader is made. Knows no engine; `line_reader.py` is its
-sibling for pipes.
+Built on prompt_toolkit, which is imported when a reader is made. Knows no engine. What the keys do is in `keys.py`;
+`line_reader.py` is its sibling for pipes.
 """
 
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmcli.ui.interrupt import TWICE_S, DoublePress
-from llmcli.ui.line_reader import CONTINUED, LEAVE_HINT, PROMPT, is_closed
+from llmcli.errors import UsageError
+from llmcli.text.sanitize import sanitize
+from llmcli.ui.hint_line import hint_line
+from llmcli.ui.interrupt import DoublePress
+from llmcli.ui.keys import key_bindings
+from llmcli.ui.line_reader import CONTINUED, LEAVE_HINT, PROMPT
+from llmcli.ui.wrap import wrap_lines
 
 if TYPE_CHECKING:
+    from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import Completer
+    from prompt_toolkit.formatted_text import StyleAndTextTuples
     from prompt_toolkit.history import History
     from prompt_toolkit.input import Input
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.output import Output
 
 Completions = Callable[[str], Iterable[tuple[str, str, int]]]
+NO_THINKING = "the last answer came without thinking"
+ROWS_BELOW = 6
+"""Rows of the window that unfolded reasoning leaves to the prompt."""
 
 
 class PromptReader:
     """The prompt of a chat.
 
-    Enter sends; Alt-Enter and Ctrl-J begin a new line, and so does Enter inside triple quotes; a paste
-    never sends. Ctrl-C clears the text, on an empty prompt it hints, and twice within a second it raises
-    KeyboardInterrupt.
+    Enter sends; Alt-Enter, Shift-Enter and Ctrl-J begin a new line, and so does Enter inside triple quotes; a
+    paste never sends. Ctrl-C clears the text, on an empty prompt it hints, and twice within a second it raises
+    KeyboardInterrupt. Ctrl-G opens the text in an editor, Ctrl-T unfolds and folds the reasoning of the last answer.
 
     Args:
         history: earlier messages, from `open_history`.
         complete: ways to go on with the text before the cursor: (text, explanation, length of what it
         replaces).
         status: the line below the prompt.
+        thinking: the reasoning of the last answer; empty for none.
+        edit_last: what Esc Esc on an empty prompt stands for: the line to be read, or None for nothing.
+        edit: lets the user change a text in an editor, for Ctrl-G; raises UsageError.
         terminal_input, terminal_output: the terminal; None is the one of this process.
     """
 
@@ -45,6 +58,9 @@ class PromptReader:
         complete: Completions,
         status: Callable[[], str],
         *,
+        thinking: Callable[[], str] = lambda: "",
+        edit_last: Callable[[], str | None] = lambda: None,
+        edit: Callable[[str], str] = lambda text: text,
         terminal_input: "Input | None" = None,
         terminal_output: "Output | None" = None,
     ) -> None:
@@ -53,7 +69,13 @@ class PromptReader:
         from prompt_toolkit.styles import Style
 
         self._status = status
+        self._thinking = thinking
+        self.edit_last = edit_last
+        self._edit = edit
         self._interrupts = DoublePress()
+        self.holds_draft = False
+        self._unfolded = False
+        self._notice = ""
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: PromptSession[str] = PromptSession(
@@ -62,29 +84,43 @@ class PromptReader:
             complete_while_typing=False,
             multiline=True,
             prompt_continuation=CONTINUED,
-            key_bindings=_key_bindings(self._interrupts),
+            key_bindings=key_bindings(self),
             bottom_toolbar=self._toolbar,
-            style=Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "bold"}),
+            style=Style.from_dict(
+                {
+                    "bottom-toolbar": "noreverse ansibrightblack",
+                    "prompt": "bold",
+                    "thinking": "ansibrightblack",
+                }
+            ),
             input=terminal_input or create_input(always_prefer_tty=True),
             output=terminal_output,
         )
 
-    def read(self) -> str:
+    def read(self, text: str = "") -> str:
         """The next message or command.
+
+        Args:
+            text: stands in the prompt already, to be edited; Ctrl-C then gives an empty one back.
 
         Raises:
             EOFError: Ctrl-D on an empty prompt.
             KeyboardInterrupt: Ctrl-C twice.
             BaseException: the error given to `loading_done`.
         """
+        self._unfolded, self._notice, self.holds_draft = False, "", bool(text)
         while True:
             if self._error is not None:
                 raise self._error
             try:
-                return self._session.prompt([("class:prompt", PROMPT)], pre_run=self._attach)
+                return self._session.prompt(self._message, default=text, pre_run=self._attach)
             except KeyboardInterrupt:  # twice at the prompt, or once for an answer that has just ended
                 if self._interrupts.press():
                     raise
+            finally:
+                # What is pasted while an answer is written waits for the next prompt, and must not send there.
+                self._session.output.enable_bracketed_paste()
+                self._session.output.flush()
 
     def loading_done(self, error: BaseException | None) -> None:
         """Show the status anew; an error ends the present or the next `read`. Any thread may call it."""
@@ -93,6 +129,29 @@ class PromptReader:
         if loop is not None:
             with suppress(RuntimeError):  # the loop was closed a moment ago: the next prompt begins afresh
                 loop.call_soon_threadsafe(self._update)
+
+    def interrupt(self) -> bool:
+        """Count a Ctrl-C on an empty prompt; whether it was the second one."""
+        return self._interrupts.press()
+
+    def toggle_thinking(self) -> None:
+        """Show or hide the reasoning of the last answer, above the prompt."""
+        self._unfolded = not self._unfolded and bool(self._thinking())
+        self._notice = "" if self._thinking() else NO_THINKING
+
+    async def write_on(self, buffer: "Buffer") -> None:
+        """Open the text in the user's editor; what goes wrong with that stands below the prompt."""
+        from prompt_toolkit.application import run_in_terminal
+        from prompt_toolkit.document import Document
+
+        self._notice = ""
+        try:
+            buffer.document = Document(
+                await run_in_terminal(partial(self._edit, buffer.text), in_executor=True)
+            )
+        except UsageError as error:
+            self._notice = " · ".join(filter(None, (error.what, error.fix)))
+        self._session.app.invalidate()
 
     def _attach(self) -> None:
         """Called in the event loop when the prompt is up."""
@@ -105,8 +164,23 @@ class PromptReader:
             app.exit(exception=self._error)
         app.invalidate()
 
+    def _message(self) -> "StyleAndTextTuples":
+        """The prompt, below the reasoning if that is unfolded; of a sent message only the prompt stays."""
+        prompt: StyleAndTextTuples = [("class:prompt", PROMPT)]
+        if not self._unfolded or self._session.app.is_done:
+            return prompt
+        size = self._session.output.get_size()
+        lines = wrap_lines(sanitize(self._thinking()).strip(), max(1, size.columns - 1))
+        room = max(1, size.rows - ROWS_BELOW)
+        if len(lines) > room:
+            lines = [f"… {len(lines) - room + 1} lines above", *lines[len(lines) - room + 1 :]]
+        return [("class:thinking", "\n".join(lines) + "\n"), *prompt]
+
     def _toolbar(self) -> str:
-        return LEAVE_HINT if self._interrupts.armed else self._status()
+        width = self._session.output.get_size().columns
+        if self._interrupts.armed:
+            return hint_line(LEAVE_HINT, width, ())
+        return hint_line(self._notice, width, ()) if self._notice else hint_line(self._status(), width)
 
 
 def open_history(path: Path | None) -> "History":
@@ -151,38 +225,3 @@ def _completer(complete: Completions) -> "Completer":
                 yield Completion(text, start_position=-typed, display_meta=explanation)
 
     return SlashCompleter()
-
-
-def _key_bindings(interrupts: DoublePress) -> "KeyBindings":
-    from prompt_toolkit.enums import DEFAULT_BUFFER
-    from prompt_toolkit.filters import has_focus
-    from prompt_toolkit.key_binding import KeyBindings
-
-    keys = KeyBindings()
-    in_prompt = has_focus(DEFAULT_BUFFER)  # not in the Ctrl-R search line, where the same keys end the search
-
-    @keys.add("enter", filter=in_prompt)
-    def _send(event: "KeyPressEvent") -> None:
-        buffer = event.current_buffer
-        if is_closed(buffer.text):
-            buffer.validate_and_handle()
-        else:
-            buffer.insert_text("\n")
-
-    @keys.add("escape", "enter", filter=in_prompt)
-    @keys.add("c-j", filter=in_prompt)
-    def _new_line(event: "KeyPressEvent") -> None:
-        event.current_buffer.insert_text("\n")
-
-    @keys.add("c-c", filter=in_prompt)
-    @keys.add("<sigint>")
-    def _interrupt(event: "KeyPressEvent") -> None:
-        if event.current_buffer.text:
-            event.current_buffer.reset()
-        elif interrupts.press():
-            event.app.exit(exception=KeyboardInterrupt)
-        else:
-            event.app.invalidate()
-            asyncio.get_running_loop().call_later(TWICE_S, event.app.invalidate)  # takes the hint away
-
-    return keys

@@ -3,8 +3,11 @@
 Knows only terminal modes; entered by `cli/chat.py` around a session.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_PLAIN_PASTE = b"\x1b[?2004l"
 
 
 @contextmanager
@@ -27,4 +30,5 @@ def type_ahead(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
+        os.write(descriptor, _PLAIN_PASTE)  # the prompt leaves pastes marked, for what is pasted ahead
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,13 +1,43 @@
-"""How an answer reaches the screen or a pipe: plain text, as it comes, safe to print; wrapped on a terminal.
+"""How an answer reaches the screen or a pipe: plain text, as it comes, safe to print; its reasoning set apart.
 
-Knows nothing of engines and conversations. Used by the chat session and the single answer; another view
-(rendered Markdown, say) needs the same two methods.
+Knows nothing of engines and conversations. Used by the chat session and the single answer; `markdown/view.py` is the
+other view of an answer's text.
 """
 
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from llmcli.text.sanitize import Sanitizer
 from llmcli.ui.wrap import WordWrap
+
+
+class View(Protocol):
+    """Where an answer is shown."""
+
+    def think(self, text: str, num_tokens: int) -> None:
+        """Take the next piece of the reasoning, which comes before the answer."""
+        ...
+
+    def push(self, text: str) -> None:
+        """Show the next piece of the answer."""
+        ...
+
+    def close(self) -> None:
+        """End it, whatever came."""
+        ...
+
+
+class TextView(Protocol):
+    """A view of the answer's text alone."""
+
+    def push(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Thinking(Protocol):
+    """A view of the reasoning alone."""
+
+    def push(self, text: str, num_tokens: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class PlainView:
@@ -22,6 +52,9 @@ class PlainView:
         self._wrap = wrap
         self._sanitizer = Sanitizer()
         self._held = ""  # newlines at the end of what came so far: printed only when more text follows
+
+    def think(self, text: str, num_tokens: int) -> None:
+        """Reasoning is no part of the answer."""
 
     def push(self, text: str) -> None:
         """Print the next piece of the answer."""
@@ -40,3 +73,31 @@ class PlainView:
             return
         self._out.write(text)
         self._out.flush()
+
+
+class AnswerView:
+    """Shows an answer's reasoning in one view, if there is one for it, and then its text in another."""
+
+    def __init__(self, text: TextView, thinking: Thinking | None = None) -> None:
+        self._text = text
+        self._thinking = thinking
+
+    def think(self, text: str, num_tokens: int) -> None:
+        """Show the next piece of the reasoning."""
+        if self._thinking is not None:
+            self._thinking.push(text, num_tokens)
+
+    def push(self, text: str) -> None:
+        """Show the next piece of the answer."""
+        if text:
+            self._end_thinking()
+            self._text.push(text)
+
+    def close(self) -> None:
+        """End both."""
+        self._end_thinking()
+        self._text.close()
+
+    def _end_thinking(self) -> None:
+        if self._thinking is not None:
+            self._thinking.close()

@@ -3,33 +3,53 @@
 Used as `ChatState.backend` by the session and the single answer.
 """
 
+from dataclasses import dataclass
+
 from llmcli.errors import quote
-from llmcli.ui.backend import LocalBackend
+from llmcli.ui.backend import Backend
 from llmcli.ui.loading import Loader, OnDone
 from llmcli.ui.notes import Notes
 from llmcli.ui.parameters import Parameters
-from llmcli.ui.status import parameter_rows, table
+from llmcli.ui.status import sampling_rows
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """What finds a model again: a hub id, a folder or the bundled model's name; or a name and its server."""
+
+    name: str
+    revision: str | None = None
+    url: str | None = None
 
 
 class Waiting:
     """Call it for the backend; the first call waits, with a spinner on a terminal.
 
     Args:
-        name: the model's name.
+        name: the model's name as shown.
         verbose: tell the phases of loading, the plan and the origin of each parameter.
+        model: what finds it again, if that is not the name.
     """
 
     def __init__(
-        self, loader: Loader, name: str, notes: Notes, parameters: Parameters, *, verbose: bool
+        self,
+        loader: Loader,
+        name: str,
+        notes: Notes,
+        parameters: Parameters,
+        *,
+        verbose: bool,
+        model: ModelName | None = None,
     ) -> None:
         self._loader = loader
         self.name = name
+        self.model = model or ModelName(name)
         self._notes = notes
         self._parameters = parameters
         self._verbose = verbose
         self._told = False
 
-    def __call__(self) -> LocalBackend:
+    def __call__(self) -> Backend:
         if self._loader.ready or not self._notes.console.is_terminal:
             backend = self._loader.wait()
         else:
@@ -39,6 +59,14 @@ class Waiting:
             self._told = True
             self._tell(backend)
         return backend
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._loader.start()
+
+    def close(self) -> None:
+        """Let go of the model; a load that is under way is left to end with the process."""
+        self._loader.close()
 
     @property
     def ready(self) -> bool:
@@ -65,17 +93,14 @@ class Waiting:
     def __rich__(self) -> str:
         return self.progress()
 
-    def _tell(self, backend: LocalBackend) -> None:
+    def _tell(self, backend: Backend) -> None:
         for warning in backend.warnings:
             self._notes.warn(warning)
         if self._verbose:
             for phase in self._loader.phases:
                 self._notes.dim(phase)
-            rows = [
-                *backend.describe(),
-                *parameter_rows(self._parameters.in_force(backend.generation_defaults)),
-            ]
-            self._notes.dim(table(rows))
+            defaults = sampling_rows(self._parameters, backend.generation_defaults)
+            self._notes.table([*backend.describe(), *defaults], "dim")
         if not backend.remembers:
             self._notes.warn(
                 f"{backend.name} has no chat template: each message is continued as plain text, alone"

@@ -117,7 +117,7 @@ class TeacherForcing:
             step = Step((SequenceSlice(0, start, tuple(ids[start:end]), used),))
             # The engine asks for the last row of a slice alone; here every one counts.
             batch = replace(build_batch(step, self._block_size), sample_rows=torch.arange(end - start))
-            rows.append(self.decoder.forward(batch, self._cache))
+            rows.append(self.decoder.forward(batch, self._cache).clone())  # the next step may write there
         return torch.cat(rows)
 
     def linear_formats(self) -> dict[str, int]:

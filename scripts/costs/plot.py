@@ -15,7 +15,7 @@ def check_matplotlib() -> None:
     except ImportError:
         raise MissingExtraError(
             "--plot needs matplotlib, which is not installed",
-            fix="install it: pip install --constraint constraints.txt --editable '.[bench]'",
+            fix="install it: pip install --constraint constraints.txt --editable '.[plot]'",
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""Steps with a stopwatch: the whole step, the layers and the output head, and the kernels that layers are made of.
+"""Steps with a stopwatch: the whole step, the native program and the output head, and the kernels of the program.
 
-Owns where the stopwatches sit: around the output head, and around the decoder's layers where they run as one native
-program. Called by `scripts/bench_costs.py`.
+Owns where the stopwatches sit: around the decoder where it runs as one native program, and around an output head that
+is not in it. Called by `scripts/bench_costs.py`.
 """
 
 import time
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmcli.model.decoder import Decoder
+from llmcli.model.linear import Int8Linear
 from llmcli.runtime.runner import Runner
 from llmcli.scheduler.step import Step
 from llmcli_kernels.decoder import DecoderParts, FusedDecoder
@@ -21,12 +22,13 @@ PARTS = {
     "attend": "attention",
     "merge": "attention",
     "product": "product",
-    "rms_norm": "norm",
-    "rms_norm + quantise": "norm",
+    "gather + rms_norm + quantise": "norm",
     "add_rms_norm": "norm",
     "add_rms_norm + quantise": "norm",
     "rope_kv_write": "rope",
     "silu_mul + quantise": "silu",
+    "gather": LM_HEAD,
+    "gather + quantise": LM_HEAD,
 }  # what native kernels count as; others as what they are called
 
 
@@ -55,24 +57,24 @@ class Timing:
 
     Attributes:
         whole: from the Step to the StepResult.
-        lm_head: of them, in the output head.
-        layers: of them, in the native program; 0 where there is none.
+        lm_head: of them, in an output head outside of the native program.
+        program: of them, in the native program; 0 where there is none.
         kernels: of each native kernel, its stages run one by one right after; what their calls cost is in them.
     """
 
     whole: float
     lm_head: float
-    layers: float
+    program: float
     kernels: Mapping[str, float] = field(default_factory=dict)
 
     def shares(self) -> dict[str, float]:
-        """Each part's share of the whole; the layers' time is divided as their kernels' times are. The rest is
-        preparation, sampling and Python, and the layers where they are no native program."""
+        """Each part's share of the whole; the program's time is divided as its kernels' times are. The rest is
+        preparation, sampling and Python, and the layers where there is no native program."""
         profiled = sum(self.kernels.values())
         shares: defaultdict[str, float] = defaultdict(float)
         for kernel, seconds in self.kernels.items():
-            shares[PARTS.get(kernel, kernel)] += self.layers * seconds / profiled / self.whole
-        shares[LM_HEAD] = self.lm_head / self.whole
+            shares[PARTS.get(kernel, kernel)] += self.program * seconds / profiled / self.whole
+        shares[LM_HEAD] += self.lm_head / self.whole
         return {**shares, REST: 1 - sum(shares.values())}
 
 
@@ -83,41 +85,42 @@ class TimedRunner:
         decoder = runner.decoder
         self._kernels = decoder.kernels
         self._lm_head = Stopwatch(decoder.weights.lm_head)
-        self._layers: Stopwatch | None = None
+        self._program: Stopwatch | None = None
+        in_program = isinstance(decoder.weights.lm_head, Int8Linear)
         timed = Decoder(
             decoder.spec,
-            replace(decoder.weights, lm_head=self._lm_head),
+            decoder.weights if in_program else replace(decoder.weights, lm_head=self._lm_head),
             replace(self._kernels, fuse_decoder=self._fuse),
             decoder.cos_sin,
         )
         self._runner = Runner(timed, runner.cache, runner.block_size)
 
     @property
-    def has_native_layers(self) -> bool:
+    def has_native_program(self) -> bool:
         """Whether the layers run as one program; known after the first step."""
-        return self._layers is not None
+        return self._program is not None
 
     def run(self, steps: Sequence[Step]) -> Timing:
         """Run a point's steps, each of them profiled when it is done; its last one has run once before, untimed."""
         self._runner.run(steps[-1])
         self._take()
-        whole = lm_head = layers = 0.0
+        whole = lm_head = program = 0.0
         kernels: defaultdict[str, float] = defaultdict(float)
         for step in steps:
             started = time.perf_counter()
             self._runner.run(step)
             whole += time.perf_counter() - started
-            in_head, in_layers = self._take()
-            lm_head, layers = lm_head + in_head, layers + in_layers
-            if self._layers is not None:
-                for kernel, seconds in self._layers.function.profile().items():
+            in_head, in_program = self._take()
+            lm_head, program = lm_head + in_head, program + in_program
+            if self._program is not None:
+                for kernel, seconds in self._program.function.profile().items():
                     kernels[kernel] += seconds
-        return Timing(whole, lm_head, layers, dict(kernels))
+        return Timing(whole, lm_head, program, dict(kernels))
 
     def _take(self) -> tuple[float, float]:
-        return self._lm_head.take(), 0.0 if self._layers is None else self._layers.take()
+        return self._lm_head.take(), 0.0 if self._program is None else self._program.take()
 
     def _fuse(self, parts: DecoderParts, kvs: tuple[PagedKV, ...]) -> FusedDecoder | None:
         fused = self._kernels.fuse_decoder(parts, kvs)
-        self._layers = None if fused is None else Stopwatch(fused)
-        return self._layers
+        self._program = None if fused is None else Stopwatch(fused)
+        return self._program

@@ -6,7 +6,7 @@ python -m scripts.peers.bandwidth THREADS
 import json
 import sys
 
-from llmcli.jobs.bench import read_bandwidth
+from llmcli.jobs.bench.quick import read_bandwidth
 from scripts.peers.meter import Meter
 
 

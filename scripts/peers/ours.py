@@ -48,7 +48,7 @@ class Ours:
 class _Loaded:
     def __init__(self, folder: Path, model: Model, threads: int, kernels: str) -> None:
         from llmcli import LLM
-        from llmcli.jobs.bench import bytes_per_step
+        from llmcli.jobs.bench.quick import bytes_per_step
         from llmcli.jobs.environment import environment
 
         self._threads = threads
@@ -75,7 +75,7 @@ class _Loaded:
 
     def _beside_the_memory(self, test: BenchTest) -> Measured:
         """With what memory gave right before and after: on a shared machine that changes from minute to minute."""
-        from llmcli.jobs.bench import read_bandwidth
+        from llmcli.jobs.bench.quick import read_bandwidth
 
         before = read_bandwidth(self._threads)
         measured = measure(self, test)

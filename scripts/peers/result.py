@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcli import __version__
-from llmcli.hardware import read_hardware_facts
-from llmcli.jobs.environment import cpu_name
+from llmcli.hardware import cpu_name, read_hardware_facts
 from scripts.peers.peers import PEERS
 from scripts.peers.place import ROOT, Place
 from scripts.peers.rounds import Outcome

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from llmcli.cli.app import main
+from llmcli.cli.command import Settings
 from llmcli.cli.options import EngineOptions, Json, ModelArgument, ModelOptions, SamplingOptions, System
 from llmcli.errors import GatedModelError
 from llmcli.ui.console import stdout_console
@@ -28,9 +29,11 @@ def show(
     options: ModelOptions,
     engine: EngineOptions,
     sampling: SamplingOptions,
+    settings: Settings,
 ) -> None:
     """Print what was understood."""
     shown = {"model": model, "system": system, "json": as_json, "model_options": asdict(options)}
+    shown |= {"origins": dict(settings.origins), "default_model": settings.model}
     typer.echo(json.dumps(shown | {"engine": asdict(engine.config()), "sampling": sampling.overrides()}))
 
 

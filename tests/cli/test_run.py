@@ -2,11 +2,11 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import pytest
 import typer
 
 from llmcli.cli.app import run_command_line
-from llmcli.cli.run import BatchJob, PromptOptions, ResultOptions
+from llmcli.cli.run_job import BatchJob, resume_command
+from llmcli.cli.run_options import PromptOptions, ResultOptions
 from llmcli.errors import ItemsFailedError, UsageError
 from llmcli.hub.models import LocalModel
-from llmcli.jobs.batch import BatchOptions
-from llmcli.jobs.batch_input import PromptFile
-from llmcli.jobs.batch_progress import BatchProgress
-from llmcli.jobs.batch_requests import LineRules
+from llmcli.jobs.batch.input import PromptFile
+from llmcli.jobs.batch.job import BatchOptions
+from llmcli.jobs.batch.progress import BatchProgress
+from llmcli.jobs.batch.requests import LineRules
+from llmcli.jobs.batch.resume import ResultFile
 from llmcli.ui.console import stderr_console
 from tests.jobs.fake_engine import ByteTokenizer, FakeEngine
 
@@ -48,42 +50,41 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param(["missing.jsonl"], "no such file: missing.jsonl", id="C1"),
-        pytest.param(["."], "is a folder", id="C2 folder"),
-        pytest.param(["fifo"], "is not a regular file", id="C2 FIFO"),
-        pytest.param(["in.jsonl", "-o", "in.jsonl"], "is the input file", id="C3"),
-        pytest.param(["in.jsonl", "-o", "link", "--overwrite"], "is the input file", id="C3 link"),
-        pytest.param(["in.jsonl", "-o", "old.jsonl"], "old.jsonl exists", id="C4"),
-        pytest.param(["in.jsonl", "-o", "none/out.jsonl"], "no such folder: none", id="C5"),
-        pytest.param(["in.jsonl", "--max-tokens", "0"], "max_tokens must be an integer in 1..", id="C7 0"),
-        pytest.param(["in.jsonl", "--max-tokens", "-1"], "--max-tokens", id="C7 -1"),
-        pytest.param(["in.jsonl", "--max-tokens", "1e9"], "--max-tokens", id="C7 1e9"),
-        pytest.param(["in.jsonl", "--max-tokens", "abc"], "--max-tokens", id="C7 abc"),
-        pytest.param(["in.jsonl", "--temperature", "-0.1"], "in 0..2, got -0.1", id="C8 -0.1"),
-        pytest.param(["in.jsonl", "--temperature", "nan"], "in 0..2, got nan", id="C8 nan"),
-        pytest.param(["in.jsonl", "--temperature", "inf"], "in 0..2, got inf", id="C8 inf"),
-        pytest.param(["in.jsonl", "--temperature", "2.1"], "in 0..2, got 2.1", id="C8 2.1"),
-        pytest.param(["in.jsonl", "--top-p", "0"], "above 0 and at most 1, got 0", id="C9 top-p 0"),
-        pytest.param(["in.jsonl", "--top-p", "1.01"], "above 0 and at most 1", id="C9 top-p 1.01"),
-        pytest.param(["in.jsonl", "--top-k", "-5"], "top_k must be an integer in 0..", id="C9 top-k"),
-        pytest.param(["in.jsonl", "--min-p", "2"], "min_p must be a number in 0..1", id="C9 min-p"),
-        pytest.param(["in.jsonl", "--seed", str(2**64)], "seed must be an integer in 0..", id="C10 2**64"),
-        pytest.param(["in.jsonl", "--seed", "-1"], "seed must be an integer in 0..", id="C10 -1"),
+        pytest.param(["in.jsonl", "-o", "notes", "--resume"], "notes.meta.json is missing", id="C4 resume"),
+        pytest.param(["in.jsonl", "--resume"], "--resume needs a file", id="resume to nowhere"),
+        pytest.param(["in.jsonl", "-o", "o", "--resume", "--overwrite"], "give one", id="resume or not"),
+        pytest.param(["in.jsonl", "-o", "o", "--force"], "--force goes with --resume", id="force alone"),
+        pytest.param(
+            ["in.jsonl", "-o", "o", "--retry-errors", "--ordered"], "can not be kept", id="retry in order"
+        ),
+        pytest.param(
+            ["in.jsonl", "-o", "o", "--resume", "--format", "text"], "can not be resumed", id="resume text"
+        ),
+        pytest.param(
+            ["in.jsonl", "--prompt", "hi"], "--prompt is given, and so is the file", id="two inputs"
+        ),
+        pytest.param(["in.jsonl", "in.jsonl"], "cat in.jsonl in.jsonl | llmcli run -", id="two files"),
+        pytest.param(["llama3", "why?"], "llmcli chat llama3 'why?'", id="as ollama takes it"),
+        pytest.param(["table.csv"], "which column holds the prompts? The first line has: a, b", id="table"),
+        pytest.param(["in.parquet"], ".parquet files are not read", id="parquet"),
+        pytest.param(["bad.jsonl", "--max-errors", "1"], "the others with --max-errors 2", id="max-errors"),
+        pytest.param(["in.jsonl", "--max-errors", "-1"], "--max-errors", id="max-errors -1"),
         pytest.param(["in.jsonl", "-m", "../../etc"], "is not owner/name", id="C16"),
         pytest.param(["in.jsonl", "--max-inflight", "0"], "--max-inflight", id="max-inflight"),
         pytest.param(["in.jsonl", "--null"], "--null goes with --format text", id="null"),
         pytest.param(["in.jsonl", "--raw", "--system", "x"], "--raw goes without it", id="raw and system"),
         pytest.param(["in.jsonl", "--oredered"], "did you mean --ordered?", id="C26 typing error"),
         pytest.param(["bad.jsonl"], "bad.jsonl has 2 bad lines of 3", id="bad lines"),
+        pytest.param(["bad.jsonl"], "run the others with --skip-invalid", id="bad lines can be skipped"),
         pytest.param(["bad.jsonl"], "line 3: unknown field 'temprature'", id="bad line is named"),
     ],
 )
 def test_a_wrong_command_line_is_refused(
     arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    os.mkfifo("fifo")
-    Path("link").symlink_to("in.jsonl")
-    Path("old.jsonl").touch()
+    Path("in.parquet").touch()
+    Path("notes").write_text("precious")
+    Path("table.csv").write_text("a,b\n1,2\n")
     Path("bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": 5}\n{"prompt": "b", "temprature": 1}\n')
     assert said in refused(arguments, capsys)
     assert not Path("out.jsonl").exists()
@@ -105,13 +106,10 @@ def test_a_missing_file_is_not_taken_for_a_model(
     assert "llmcli chat" not in refused([name], capsys)
 
 
-def test_an_empty_input_gives_an_empty_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("empty.jsonl").write_text("\n\n")
-    assert run_command_line(["run", "empty.jsonl", "-o", "out.jsonl"]) == 0
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "0 requests" in err
-    assert Path("out.jsonl").read_bytes() == b""
+def test_a_folder_with_a_model_is_sent_to_chat(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("model").mkdir()
+    Path("model/config.json").touch()
+    assert "for a conversation: llmcli chat model" in refused(["model"], capsys)
 
 
 def test_a_refused_line_costs_no_heavy_import(folder: Path) -> None:
@@ -130,20 +128,22 @@ def make_job(folder: Path, *texts: str, **results: Any) -> BatchJob:
     """A validated job on raw prompts, written to out.jsonl."""
     data = "".join(json.dumps({"prompt": text}) + "\n" for text in texts).encode()
     file = PromptFile(io.BytesIO(data), "in.jsonl")
-    rules = LineRules(models=("org/name",))
+    rules, output = LineRules(models=("org/name",)), folder / "out.jsonl"
     return BatchJob(
         file,
         file.validate(rules),
         rules,
         PromptOptions(raw=True),
-        ResultOptions(output=folder / "out.jsonl", **results),
+        ResultOptions(output=output, **results),
         BatchOptions(max_inflight=16),
         BatchProgress(stderr_console()),
+        ResultFile(str(output), "new"),
+        "llmcli run in.jsonl -o out.jsonl --resume",
     )
 
 
 def serve(job: BatchJob, engine: FakeEngine) -> None:
-    job.serve(engine, MODEL)  # type: ignore[arg-type]
+    job.serve(engine, MODEL, {"model": "org/name"})  # type: ignore[arg-type]
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -170,6 +170,7 @@ def test_failed_requests_are_told_at_the_end(folder: Path) -> None:
     with pytest.raises(ItemsFailedError, match="1 of 2 requests failed") as raised:
         serve(make_job(folder, "a", "bc"), FakeEngine(failing={"1": "not finite"}))
     assert raised.value.exit_code == 3
+    assert raised.value.fix == f"their records in {folder}/out.jsonl say why; --retry-errors runs them again"
     assert len(records(folder)) == 2
 
 
@@ -185,6 +186,7 @@ def test_the_first_ctrl_c_lets_running_requests_finish(
     said = capsys.readouterr().err
     assert "2 running requests may finish" in said
     assert "stopped: 2 of 50 requests are done" in said
+    assert "to go on: llmcli run in.jsonl -o out.jsonl --resume" in said
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -204,10 +206,7 @@ def test_a_ctrl_c_after_the_last_request_began_changes_nothing(folder: Path) -> 
 
 
 def test_a_system_prompt_for_a_model_without_template_is_refused(folder: Path) -> None:
-    job = make_job(folder, "a")
-    job = BatchJob(
-        job.file, job.validation, job.rules, PromptOptions(system="S"), job.results, job.options, job.progress
-    )
+    job = replace(make_job(folder, "a"), prompts=PromptOptions(system="S"))
     with pytest.raises(UsageError, match="no chat template"):
         serve(job, FakeEngine(tokenizer=ByteTokenizer(chat_template=None)))
     assert not (folder / "out.jsonl").exists()
@@ -251,3 +250,81 @@ def test_a_pipe_gets_results_alone_and_may_close_early(stories: Path, folder: Pa
     )
     assert (piped.returncode, piped.stderr) == (141, b"")
     assert json.loads(piped.stdout)["error"] is None
+
+
+def test_a_run_that_was_drained_goes_on_where_it_stopped(folder: Path) -> None:
+    texts = ["abcd"] * 20
+    with pytest.raises(typer.Exit):
+        serve(make_job(folder, *texts), FakeEngine(max_num_seqs=2, before_step=press_at({2})))
+    first = (folder / "out.jsonl").read_bytes()
+    job = make_job(folder, *texts)
+    with ResultFile("out.jsonl", "resume") as output:
+        job = replace(job, validation=job.file.validate(job.rules, output.finished), output=output)
+        serve(job, FakeEngine())
+    assert (folder / "out.jsonl").read_bytes().startswith(first)
+    assert sorted(record["index"] for record in records(folder)) == list(range(20))
+
+
+def test_the_command_to_go_on_is_the_one_that_was_typed() -> None:
+    typed = ["run", "my file.jsonl", "-o", "out.jsonl", "--overwrite", "--retry-errors", "-n", "5"]
+    assert resume_command(typed, from_pipe=False) == "llmcli run 'my file.jsonl' -o out.jsonl -n 5 --resume"
+    assert resume_command(["run", "-"], from_pipe=True) == "... | llmcli run - --resume"
+
+
+def test_nothing_is_loaded_when_all_is_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(make_job(folder, "hi"), FakeEngine())
+    Path("in.jsonl").write_text('{"prompt": "hi"}\n')
+    assert run_command_line(["run", "in.jsonl", "-o", "out.jsonl", "--resume", "-m", "no/such"]) == 0
+    assert "all 1 requests of in.jsonl are done in out.jsonl" in capsys.readouterr().err
+
+
+def test_other_settings_are_refused_by_name_unless_forced(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["run", "in.jsonl", "-o", "out.jsonl", "-n", "2", "-q"]
+    assert run_command_line([*common, "--temperature", "0"]) == 0
+    Path("in.jsonl").write_text('{"prompt": "hi"}\n{"prompt": "you"}\n')
+    capsys.readouterr()
+    assert run_command_line([*common, "--resume", "--temperature", "1", "--ordered"]) == 2
+    said = capsys.readouterr().err
+    assert "sampling.temperature was 0.0, is 1.0" in said
+    assert "ordered was false, is true" in said
+    assert run_command_line([*common, "--resume", "--temperature", "1", "--ordered", "--force"]) == 0
+    assert [record["index"] for record in records(folder)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.json", '[{"prompt": "one"},\n "two"]'),
+        ("in.txt", "one\n\ntwo\n"),
+        ("in.csv", "id,prompt\n1,one\n2,two\n"),
+        ("in.tsv", "question\tlevel\none\teasy\ntwo\thard\n"),
+    ],
+)
+def test_every_kind_of_file_is_answered(name: str, text: str, folder: Path) -> None:
+    Path(name).write_text(text)
+    assert run_command_line(["run", name, "-o", "out.jsonl", "-n", "2", "-q", "--ordered"]) == 0
+    assert [(record["index"], record["error"]) for record in records(folder)] == [(0, None), (1, None)]
+
+
+def test_prompts_can_be_typed(folder: Path) -> None:
+    command = ["run", "--prompt", "one", "--prompt", "two", "-o", "out.jsonl", "-n", "2", "-q"]
+    assert run_command_line(command) == 0
+    assert sorted(record["index"] for record in records(folder)) == [0, 1]
+
+
+def test_a_model_that_lines_name_goes_before_a_default_and_one_that_is_typed_before_both(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLMCLI_MODEL", "no/such")
+    Path("in.jsonl").write_text('{"prompt": "hi", "model": "tiny-chat"}\n')
+    command = ["run", "in.jsonl", "-n", "2", "-q", "--offline"]
+    assert run_command_line(command) == 0
+    Path("in.jsonl").write_text('{"prompt": "hi"}\n')
+    assert run_command_line(command) == 4
+    capsys.readouterr()
+    Path("in.jsonl").write_text('{"prompt": "hi", "model": "org/other"}\n')
+    assert "model 'org/other' is not the one of this run, 'tiny-chat'" in refused(
+        ["in.jsonl", "-m", "tiny-chat"], capsys
+    )

@@ -13,7 +13,7 @@ from tests.fake_hub import FakeHub, running_hub
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A running fake hub, not reached through any proxy."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with running_hub() as running:
         yield running
 

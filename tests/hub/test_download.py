@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 from filelock import FileLock
 
-from llmcli.errors import CheckpointError, ModelUnavailableError, OfflineError
-from llmcli.hub import download
-from llmcli.hub.download import files_to_fetch, find_cached, list_remote, needed_files, obtain
+from llmcli.errors import CheckpointError, ModelUnavailableError, OfflineError, UnsupportedModelError
+from llmcli.hub import fetching
+from llmcli.hub.download import files_to_fetch, find_cached, obtain
 from llmcli.hub.names import HubId
+from llmcli.hub.remote import MAX_TRIES, list_remote, needed_files
+from llmcli.hub.transfer import MAX_FAILURES
 from tests.fake_hub import Fault
 
 ID = HubId("ada/model")
@@ -136,7 +138,7 @@ def test_a_missing_shard_makes_a_snapshot_incomplete(hub, settings, files, notic
 def test_a_cached_model_starts_when_the_hub_does_not_answer_well(hub, settings, files, notices, fault):
     hub.add("ada/model", files)
     folder = obtain(ID, settings, notices)
-    hub.fail("/api/models/ada/model", fault)
+    hub.fail("/api/models/ada/model", *[fault] * MAX_TRIES)
     assert obtain(ID, replace(settings, timeout_s=0.5), notices) == folder
     assert "using the cached copy" in notices.text
 
@@ -160,7 +162,7 @@ def test_the_old_copy_serves_when_the_new_one_can_not_be_fetched(hub, settings, 
 
 def test_too_little_disk_is_told_before_a_byte_is_fetched(hub, settings, files, notices, monkeypatch):
     hub.add("ada/model", files)
-    monkeypatch.setattr(download, "free_space", lambda settings: 1000)
+    monkeypatch.setattr(fetching, "free_space", lambda folder: 1000)
     with pytest.raises(ModelUnavailableError, match=r"needs 29\d\.?\d* KiB more.*1000 B free"):
         obtain(ID, settings, notices)
     assert not any("resolve" in path for path in hub.paths())
@@ -219,7 +221,7 @@ def test_an_interrupted_fetch_says_how_to_resume_and_keeps_the_old_branch(
     hub.add("ada/model", files)
     old = obtain(ID, settings, notices)
     hub.add("ada/model", files | {"model.safetensors": b"new"})
-    monkeypatch.setattr(download, "fetch_blob", interrupt)
+    monkeypatch.setattr(fetching, "fetch_blob", interrupt)
     with pytest.raises(KeyboardInterrupt):
         obtain(ID, settings, notices)
     assert "same command again to resume" in notices.text
@@ -261,3 +263,37 @@ def test_the_plan_counts_what_is_cached(hub, settings, files, notices):
     assert {file.name for file in files_to_fetch(list_remote(ID, settings), settings)} == NEEDED
     obtain(ID, settings, notices)
     assert files_to_fetch(list_remote(ID, settings), settings) == []
+
+
+def test_before_weights_are_fetched_the_caller_is_told_and_may_refuse(hub, settings, files, notices):
+    def refuse(remote, settings):
+        raise UnsupportedModelError(f"no {remote.hub_id}")
+
+    hub.add("ada/model", files)
+    with pytest.raises(UnsupportedModelError, match="no ada/model"):
+        obtain(ID, settings, notices, refuse)
+    assert not any("resolve" in path for path in hub.paths())
+    folder = obtain(ID, settings, notices)
+    hub.add("ada/model", files | {"generation_config.json": b'{"top_k": 5}'})
+    assert obtain(ID, settings, notices, refuse) != folder  # no weights come, so nobody is asked
+
+
+def test_a_broken_link_of_another_revision_does_not_stay_behind_a_damaged_blob(hub, settings, files, notices):
+    hub.add("ada/model", files)
+    hub.add("ada/model", files | {"config.json": b"{}"}, revision="v2")
+    first, second = (obtain(HubId("ada/model", revision), settings, notices) for revision in ("main", "v2"))
+    (first / "model.safetensors").resolve().write_bytes(b"\0" * len(files["model.safetensors"]))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        obtain(ID, replace(settings, offline=True), notices)
+    assert not (second / "model.safetensors").is_symlink()
+
+
+def test_files_are_fetched_at_the_same_time(hub, settings, files, notices):
+    """The one that stalls holds up none of the others."""
+    hub.add("ada/model", files)
+    hub.fail("model.safetensors", *[Fault("stall")] * MAX_FAILURES)
+    with pytest.raises(ModelUnavailableError, match="stopped sending"):
+        obtain(ID, replace(settings, timeout_s=0.3), notices)
+    blobs = list(settings.repo_dir("ada/model").glob("blobs/*"))
+    others = {files[name] for name in NEEDED - {"model.safetensors"}}  # equal ones share a blob
+    assert {blob.read_bytes() for blob in blobs if blob.suffix != ".incomplete"} == others

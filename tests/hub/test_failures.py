@@ -15,6 +15,7 @@ from llmcli.errors import (
 from llmcli.hub import transfer
 from llmcli.hub.download import obtain
 from llmcli.hub.names import HubId
+from llmcli.hub.remote import MAX_TRIES
 from tests.fake_hub import Fault
 
 ID = HubId("ada/model")
@@ -100,7 +101,7 @@ def test_too_many_requests_says_when_to_try_again(hub, settings, notices):
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_fault_of_the_server_names_its_status(hub, settings, notices, status):
-    hub.fail(API, Fault("status", status))
+    hub.fail(API, *[Fault("status", status)] * MAX_TRIES)
     assert f"status {status}, a fault of the server" in failure(settings, notices).what
 
 
@@ -166,3 +167,75 @@ def test_control_characters_of_a_server_do_not_reach_the_message(hub, settings, 
     with pytest.raises(LLMCliError) as caught:
         obtain(ID, settings, notices)
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_server_that_stumbles_once_is_asked_again(hub, settings, notices, files):
+    hub.add("ada/model", files)
+    hub.fail(API, *[Fault("status", 503)] * (MAX_TRIES - 1))
+    assert (obtain(ID, settings, notices) / "model.safetensors").exists()
+
+
+def test_an_unknown_model_names_the_nearest_on_the_hub(hub, settings, notices, files):
+    hub.add("ada/tiny-llama-awq", files)
+    hub.add("bob/other", files)
+    assert (
+        "did you mean ada/tiny-llama-awq (on the hub)?"
+        in failure(settings, notices, HubId("adda/tiny-llama-awq")).fix
+    )
+
+
+def test_a_mistyped_end_of_a_name_is_found_by_its_beginning(hub, settings, notices, files):
+    hub.add("ada/tiny-llama-awq", files)
+    assert "ada/tiny-llama-awq (on the hub)" in failure(settings, notices, HubId("ada/tiny-llama-aqw")).fix
+
+
+def test_a_search_that_fails_leaves_the_message_whole(hub, settings, notices):
+    hub.fail("/api/models", *[Fault("status", 500)] * 5)
+    error = failure(settings, notices)
+    assert "there is no model ada/model" in error.what
+    assert error.fix == "check the spelling of owner and name"
+
+
+def test_a_disabled_model_is_told_as_such(hub, settings, notices, files):
+    hub.add("ada/model", files)
+    hub.repos["ada/model"].disabled = True
+    error = failure(settings, notices)
+    assert "was disabled by its owner or by the hub" in error.what
+    assert "nobody can fetch it" in error.why
+
+
+def test_a_token_that_hides_the_saved_login_is_told(hub, settings, notices, files):
+    hub.add("ada/model", files)
+    hub.accounts = {"hf_env": "eve"}
+    hub.repos["ada/model"].gated = frozenset({"hf_saved"})
+    error = failure(replace(settings, token="hf_env", hides_login=True), notices)
+    assert "account eve has no access" in error.what
+    assert "not the one saved by `hf auth login`" in error.why
+
+
+def test_a_token_that_the_hub_does_not_know_is_not_an_unknown_model(hub, settings, notices, files):
+    hub.add("ada/model", files)
+    hub.accounts = {"hf_good": "ada"}
+    error = failure(replace(settings, token="hf_old", hides_login=True), notices)
+    assert "does not accept the token" in error.what
+    assert error.fix == "unset HF_TOKEN to use the saved login"
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"Retry-After": "42"}, "try again in 42 seconds"),
+        ({"RateLimit": '"api";r=0;t=55'}, "try again in 55 seconds"),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "try again in some minutes"),
+        ({}, "try again in some minutes"),
+    ],
+)
+def test_the_wait_that_the_server_names_is_told(hub, settings, notices, headers, told):
+    hub.fail(API, Fault("status", 429, headers=headers))
+    assert failure(settings, notices).fix.startswith(told)
+
+
+def test_a_renamed_model_is_found_under_its_old_name(hub, settings, notices, files):
+    hub.add("ada/new-name", files)
+    hub.renamed["ada/model"] = "ada/new-name"
+    assert (obtain(ID, settings, notices) / "model.safetensors").exists()

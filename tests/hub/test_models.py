@@ -120,3 +120,15 @@ def test_find_local_never_asks_the_hub(hub, settings, files):
     hub.requests.clear()
     assert find_local("ada/model", settings=settings) == model
     assert not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("tiny-caht", "did you mean tiny-chat?"), ("modle", "did you mean ada/model (in the cache)?")],
+)
+def test_a_name_without_an_owner_brings_the_nearest_of_what_is_here(hub, settings, files, typed, told):
+    hub.add("ada/model", files)
+    resolve_model("ada/model", settings=settings)
+    with pytest.raises(UsageError, match="not owner/name") as caught:
+        find_local(typed, settings=settings)
+    assert caught.value.fix == told

@@ -11,6 +11,7 @@ from typing import Any
 from llmcli.errors import EngineError, RequestError
 from llmcli.outputs import Logprob, RequestStats, TokenEvent, TokenLogprobs
 from llmcli.sampling import SamplingParams
+from llmcli.text.reasoning import THINK, ReasoningMarks
 
 
 @dataclass
@@ -18,12 +19,13 @@ class ByteTokenizer:
     """One token per byte; the chat form is `<role>content` and so on, with the assistant's turn opened."""
 
     chat_template: str | None = "<role>content"
+    reasoning: ReasoningMarks = THINK
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return bytes(ids).decode()
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return bytes(ids).decode(errors="replace")
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         if any(message["content"] == "refuse me" for message in messages):

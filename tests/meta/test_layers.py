@@ -6,9 +6,20 @@ from tests.meta.source_tree import imports, sources
 
 # From the ground up. A part may import parts of lower layers, and itself.
 LAYERS = (
-    {"errors", "config", "gpu_facts", "plan", "sampling", "outputs", "hardware", "strict_json"},
+    {
+        "errors",
+        "config",
+        "fit",
+        "gpu_facts",
+        "hardware",
+        "nearest",
+        "outputs",
+        "plan",
+        "sampling",
+        "strict_json",
+    },
     {"model", "scheduler", "text", "hub"},
-    {"runtime"},
+    {"runtime", "quantize"},
     {"engine"},
     {"ui", "jobs", "server", "llm"},
     {"cli"},
@@ -18,7 +29,7 @@ LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # Libraries that only these parts may import, at any place in a file.
 KNOWN_BY = {
-    "torch": {"model", "runtime", "engine", "jobs", "llmcli_kernels"},
+    "torch": {"model", "runtime", "quantize", "engine", "jobs", "llmcli_kernels"},
     "triton": {"llmcli_kernels"},
     "llvmlite": {"llmcli_kernels"},
     "llmcli_kernels": {"model", "runtime", "engine", "llmcli_kernels"},
@@ -33,6 +44,8 @@ STANDARD_LIBRARY_ONLY = {
     "config",
     "gpu_facts",
     "plan",
+    "nearest",
+    "fit",
     "sampling",
     "outputs",
     "strict_json",

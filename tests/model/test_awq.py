@@ -128,3 +128,28 @@ def test_an_older_repository_with_quant_config_json_is_read(tmp_path: Path) -> N
     torch.testing.assert_close(
         logits(load_runner(quantized), [4, 5]), logits(load_runner(dense), [4, 5]), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(("n", "k", "group"), [(8, 32, 32), (40, 192, 64), (256, 128, 128)])
+def test_what_is_packed_is_what_autoawq_unpacks_bit_for_bit(n: int, k: int, group: int) -> None:
+    matrix = random_quantized(n, k, group, seed=n)
+    packed = awq.pack_gemm(matrix.q, matrix.zeros, matrix.scales)
+    packing = load_awq_packing()
+    q, zeros = packing.unpack_awq(packed["qweight"], packed["qzeros"], 4)
+    q, zeros = packing.reverse_awq_order(q, zeros, 4)
+    assert torch.equal((q & 15).t().long(), matrix.q)
+    assert torch.equal((zeros & 15).t().long(), matrix.zeros)
+    assert torch.equal(packed["scales"].t(), matrix.scales)
+    assert {name: tuple(tensor.shape) for name, tensor in packed.items()} == awq.expected_shapes(
+        "gemm", n, k, group
+    )
+
+
+def test_packing_is_undone_bit_for_bit() -> None:
+    matrix = random_quantized(40, 192, 64, seed=1)
+    q, zeros, scales = awq.unpack_gemm(**awq.pack_gemm(matrix.q, matrix.zeros, matrix.scales))
+    assert torch.equal(q.long(), matrix.q)
+    assert torch.equal(zeros.long(), matrix.zeros)
+    assert torch.equal(scales, matrix.scales)
+    again = awq.pack_gemm(q, zeros, scales)
+    assert all(torch.equal(again[name], tensor) for name, tensor in pack_gemm(matrix).items())

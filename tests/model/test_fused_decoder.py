@@ -1,4 +1,4 @@
-"""A decoder's layers in one native program: the same bits as the operations one by one."""
+"""A decoder in one native program: the same bits as the operations one by one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -55,22 +55,25 @@ def unfused_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("storage", ["auto", "int8", "fp8"])
+@pytest.mark.parametrize(
+    ("storage", "lm_head"), [("auto", "full"), ("auto", "int8"), ("int8", "int8"), ("fp8", "full")]
+)
 @torch.inference_mode()
-def test_fused_layers_give_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, storage: str
+def test_one_program_gives_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, storage: str, lm_head: str
 ) -> None:
     folder, _ = awq_checkpoints(tmp_path, CONFIG | FAMILIES[family], "gemm", 64)
-    fused = fused_runner(folder, kv_cache_dtype=storage, block_size=16)
-    unfused = unfused_runner(folder, monkeypatch, kv_cache_dtype=storage, block_size=16)
+    options = {"lm_head": lm_head, "kv_cache_dtype": storage, "block_size": 16}
+    fused, unfused = fused_runner(folder, **options), unfused_runner(folder, monkeypatch, **options)
     for chunk in (1, 7, 33):
         assert torch.equal(logits(fused, IDS, chunk), logits(unfused, IDS, chunk))
     assert greedy(fused, IDS, 8) == greedy(unfused, IDS, 8)
 
 
+@pytest.mark.parametrize("lm_head", ["full", "int8"])
 @torch.inference_mode()
 def test_prompts_and_answers_in_one_step_under_two_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lm_head: str
 ) -> None:
     config = CONFIG | {
         "architectures": ["Qwen2ForCausalLM"],
@@ -80,7 +83,7 @@ def test_prompts_and_answers_in_one_step_under_two_windows(
         "max_window_layers": 1,
     }
     folder, _ = awq_checkpoints(tmp_path, config, "gemm", 64)
-    runners = (fused_runner(folder), unfused_runner(folder, monkeypatch))
+    runners = (fused_runner(folder, lm_head=lm_head), unfused_runner(folder, monkeypatch, lm_head=lm_head))
     assert len(set(runners[0].decoder.spec.sliding_windows)) == 2
     blocks = [tuple(range(8 * i, 8 * i + 8)) for i in range(3)]
     steps = [
@@ -121,6 +124,27 @@ def test_a_step_that_points_outside_is_refused_before_anything_is_written(tmp_pa
     batch = build_batch(Step((SequenceSlice(0, 0, (5, 6), (0,), GREEDY),)), runner.block_size)
     with pytest.raises(ValueError, match="2 rows, 1 positions"):
         runner.decoder.forward(replace(batch, positions=batch.positions[:1]), runner.cache)
+    vocab_size = runner.decoder.spec.vocab_size
+    for name, value in (("token_ids", vocab_size), ("token_ids", -1), ("sample_rows", 2)):
+        wrong = replace(batch, **{name: torch.tensor([0, value])})
+        with pytest.raises(IndexError, match=rf"(token id|sampled row) {value} is not in 0\.\."):
+            runner.decoder.forward(wrong, runner.cache)
+
+
+@pytest.mark.parametrize("lm_head", ["full", "int8"])
+@torch.inference_mode()
+def test_any_rows_can_be_sampled_and_more_than_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lm_head: str
+) -> None:
+    folder, _ = awq_checkpoints(tmp_path, CONFIG, "gemm", 64)
+    runners = (fused_runner(folder, lm_head=lm_head), unfused_runner(folder, monkeypatch, lm_head=lm_head))
+    ids = tuple(3 * i % 211 for i in range(90))
+    batch = build_batch(Step((SequenceSlice(0, 0, ids, tuple(range(8))),)), 16)
+    for rows in ([], [7], [0, 3, 89], list(range(90)), [88]):
+        sampled = replace(batch, sample_rows=torch.tensor(rows, dtype=torch.int64))
+        one, other = (runner.decoder.forward(sampled, runner.cache) for runner in runners)
+        assert one.shape == (len(rows), runners[0].decoder.spec.vocab_size)
+        assert torch.equal(one, other)
 
 
 @torch.inference_mode()

@@ -272,3 +272,12 @@ def test_a_special_token_changed_by_a_normalizer_is_left_out_too(tmp_path: Path)
     backend.add_special_tokens([AddedToken("<end>", special=True, normalized=True)])
     tokenizer = load_tokenizer(write(tmp_path, NAMES, backend))
     assert tokenizer.decode([259, *tokenizer.encode("<end>", add_special_tokens=False)]) == ""
+
+
+def test_marks_of_reasoning_are_text_even_where_they_are_special(tmp_path: Path) -> None:
+    backend = small_backend()
+    backend.add_special_tokens(["[THINK]", "[/THINK]", "<pad>"])
+    tokenizer = load_tokenizer(write(tmp_path, NAMES, backend))
+    ids = tokenizer.encode("[THINK]a[/THINK]b<pad>", add_special_tokens=False)
+    assert tokenizer.reasoning.opening == "[THINK]"
+    assert tokenizer.decode(ids) == tokenizer.decode(ids[:-1], skip_special_tokens=False)

@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from rich.table import Table
 
 from llmcli.ui.console import stderr_console, stdout_console
 
@@ -34,13 +35,36 @@ def test_force_color_colours_and_no_color_does_not(
     assert "31" not in capsys.readouterr().out
 
 
-def test_columns_sets_the_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_colour_makes_no_terminal_of_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = stderr_console()
+    assert not console.is_terminal
+    with console.status("waiting"):
+        pass
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_columns_sets_the_width_of_what_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    stdout_console().print("word " * 8)
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 20
+    stderr_console().print("word " * 8)
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 20
 
 
 def test_a_reader_that_has_gone_is_the_callers_to_handle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
     with pytest.raises(BrokenPipeError):
         stdout_console().print("x")
+
+
+def test_a_table_in_a_pipe_is_not_cut_to_a_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    table = Table("a" * 30, "b" * 30, box=None)
+    stdout_console().print(table)
+    assert capsys.readouterr().out.split() == ["a" * 30, "b" * 30]

@@ -5,10 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcli.errors import RequestError
-from llmcli.ui.conversation import Conversation
+from llmcli.outputs import RequestStats
+from llmcli.ui.conversation import ChatPrompt, Conversation
 from tests.ui.fake_engine import WordTokenizer
 
-encode = WordTokenizer().encode_chat
+
+def encode(chat: ChatPrompt) -> list[int]:
+    return WordTokenizer().encode_chat(chat.messages)
+
+
+def encoded(conversation: Conversation) -> list[int]:
+    return encode(conversation.prompt())
+
+
+def used(count: int) -> RequestStats:
+    return RequestStats(count - 1, 0, 1, 0.0, 0.0, 0.0)
 
 
 def talk(*turns: tuple[str, str], system: str | None = None) -> Conversation:
@@ -33,7 +44,7 @@ def test_messages_alternate_and_begin_with_the_system_prompt() -> None:
 def test_a_partial_answer_stays_and_is_marked() -> None:
     conversation = Conversation()
     conversation.add_user("count")
-    conversation.add_answer("one two", stopped=True)
+    conversation.add_answer("one two", "abort")
     assert conversation.turns[0].stopped
     assert conversation.messages()[-1] == {"role": "assistant", "content": "one two"}
 
@@ -44,22 +55,45 @@ def test_a_turn_stopped_before_its_first_word_is_not_shown_to_the_model() -> Non
     assert conversation.messages() == [{"role": "user", "content": "again"}]
 
 
-def test_regen_opens_the_last_turn_again() -> None:
+def test_reopen_awaits_another_answer_to_the_last_message() -> None:
     conversation = talk(("hi", "hello"))
-    assert conversation.regen()
+    conversation.reopen()
     assert conversation.messages() == [{"role": "user", "content": "hi"}]
-    assert not Conversation().regen()
+    assert not conversation.prompt().continues
 
 
-def test_cancel_takes_back_the_open_turn_or_puts_the_old_answer_back() -> None:
-    conversation = talk(("hi", "hello"))
-    before = list(conversation.turns)
+def test_an_answer_that_is_kept_open_is_the_last_message_and_what_comes_is_added_to_it() -> None:
+    conversation = talk(("hi", "hel"))
+    conversation.reopen(keep_answer=True)
+    assert conversation.prompt().continues
+    assert conversation.messages()[-1] == {"role": "assistant", "content": "hel"}
+    conversation.add_answer("lo")
+    assert conversation.turns[-1].answer == "hello"
+    assert not conversation.prompt().continues
+
+
+def test_a_prefill_begins_the_answer() -> None:
+    conversation = Conversation()
+    conversation.add_user("a poem", "Roses")
+    assert conversation.prompt().continues
+    conversation.add_answer(" are red")
+    assert conversation.turns[-1].answer == "Roses are red"
+
+
+def test_reasoning_goes_along_for_the_template_to_take_or_leave() -> None:
+    conversation = Conversation()
+    conversation.add_user("hi")
+    conversation.add_answer("hello", reasoning="a greeting")
+    assert conversation.messages()[-1]["reasoning_content"] == "a greeting"
+
+
+def test_restore_puts_back_what_was() -> None:
+    conversation = talk(("hi", "hello"), ("bye", "see you"))
+    before = conversation.snapshot()
+    conversation.undo(2)
     conversation.add_user("too long")
-    conversation.cancel()
-    assert conversation.turns == before
-    conversation.regen()
-    conversation.cancel(before[0])
-    assert conversation.turns == before
+    conversation.restore(before)
+    assert conversation.snapshot() == before
 
 
 def test_undo_takes_back_turns_from_the_end() -> None:
@@ -80,9 +114,12 @@ def test_used_tokens_are_those_of_the_last_turn_that_is_left() -> None:
     conversation = Conversation()
     for number in (5, 9):
         conversation.add_user("x")
-        conversation.add_answer("y", used_tokens=number)
+        conversation.add_answer("y", stats=used(number))
     assert conversation.used_tokens == 9
     conversation.undo()
+    assert conversation.used_tokens == 5
+    conversation.add_user("x")
+    conversation.add_answer("stopped by the user of a server")
     assert conversation.used_tokens == 5
 
 
@@ -91,7 +128,7 @@ def test_fit_leaves_a_short_conversation_alone() -> None:
     conversation.add_user("bye")
     prompt = conversation.fit(encode, 100)
     assert prompt.num_dropped == 0
-    assert list(prompt.token_ids) == encode(conversation.messages())
+    assert list(prompt.token_ids or ()) == encoded(conversation)
 
 
 def test_fit_hides_the_oldest_turns_keeps_the_system_prompt_and_forgets_nothing() -> None:
@@ -114,7 +151,7 @@ def test_a_small_max_tokens_keeps_less_free() -> None:
 def test_a_single_message_may_use_the_room_kept_for_answers() -> None:
     conversation = Conversation()
     conversation.add_user("w " * 18)
-    assert len(conversation.fit(encode, 20).token_ids) == 19
+    assert len(conversation.fit(encode, 20).token_ids or ()) == 19
 
 
 def test_a_message_that_does_not_fit_alone_is_refused_with_both_numbers() -> None:
@@ -123,6 +160,25 @@ def test_a_message_that_does_not_fit_alone_is_refused_with_both_numbers() -> Non
     with pytest.raises(RequestError, match=r"31 tokens, the context holds 20"):
         conversation.fit(encode, 20)
     assert conversation.num_dropped == 0
+
+
+def test_without_dropping_a_full_context_is_an_error_that_tells_how_to_make_room() -> None:
+    conversation = talk(("a " * 9, "1 " * 9))
+    conversation.add_user("b")
+    with pytest.raises(
+        RequestError, match=r"the conversation takes 22 tokens, the context holds 20"
+    ) as caught:
+        conversation.fit(encode, 20, drop=False)
+    assert "/undo" in caught.value.fix
+    assert conversation.num_dropped == 0
+
+
+def test_nothing_is_hidden_where_only_a_server_can_count() -> None:
+    conversation = talk(("a " * 99, "1"))
+    conversation.add_user("b")
+    assert conversation.fit(lambda chat: None, 20).num_dropped == 0
+    assert conversation.hide_oldest()
+    assert not conversation.hide_oldest()
 
 
 def test_undo_lets_hidden_turns_be_seen_again() -> None:
@@ -142,11 +198,9 @@ def test_whatever_is_said_the_prompt_fits_and_holds_the_newest_turns(
     conversation = talk(*[("u " * user, "a " * answer) for user, answer in sizes])
     conversation.add_user("last question")
     prompt = conversation.fit(encode, limit)
-    assert len(prompt.token_ids) < limit
+    assert len(prompt.token_ids or ()) < limit
     assert conversation.messages()[-1]["content"] == "last question"
-    assert list(prompt.token_ids) == encode(conversation.messages())
+    assert list(prompt.token_ids or ()) == encoded(conversation)
     if conversation.num_dropped:
         conversation.num_dropped -= 1
-        assert len(encode(conversation.messages())) + min(256, limit // 4) > limit, (
-            "one turn more would have fitted"
-        )
+        assert len(encoded(conversation)) + min(256, limit // 4) > limit, "one turn more would have fitted"

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from llmcli.errors import EngineError, RequestError
-from llmcli.ui.once import answer_once
+from llmcli.ui.once import SilentView, answer_once, answer_record
 from llmcli.ui.view import PlainView
 from tests.ui.fake_engine import Chat, FakeEngine, Script
 
@@ -63,3 +63,18 @@ def test_a_reader_that_went_away_stops_the_generation() -> None:
     with pytest.raises(BrokenPipeError):
         answer_once(chat.state, "hi", lambda: PlainView(ClosedPipe()))
     assert chat.engine.streams[0].aborted.is_set()
+
+
+def test_files_go_with_the_prompt_or_are_it() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.attachments = ["from a file"]
+    run(chat, "")
+    assert chat.state.conversation.turns[0].user == "from a file"
+
+
+def test_the_answer_as_a_json_object_has_the_prefill_and_the_counts() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.prefill = "Oh. "
+    record = answer_record(chat.state, answer_once(chat.state, "hi", SilentView))
+    assert (record["text"], record["model"], record["finish_reason"]) == ("Oh. Hello there.", "fake", "stop")
+    assert record["usage"]["completion_tokens"] == 3

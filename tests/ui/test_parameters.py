@@ -3,10 +3,21 @@
 import pytest
 
 from llmcli.errors import RequestError
-from llmcli.ui.parameters import BUILT_IN, FLAG, MODEL, SESSION, Parameters, settable_name, show_value
+from llmcli.ui.parameters import (
+    BUILT_IN,
+    FLAG,
+    MODEL,
+    SERVER,
+    SESSION,
+    Parameters,
+    settable_name,
+    show_value,
+)
 
 
-def origin_of(parameters: Parameters, name: str, model_defaults: dict[str, object]) -> tuple[object, str]:
+def origin_of(
+    parameters: Parameters, name: str, model_defaults: dict[str, object] | None
+) -> tuple[object, str]:
     entry = next(entry for entry in parameters.in_force(model_defaults) if entry.name == name)
     return entry.value, entry.origin
 
@@ -69,6 +80,13 @@ def test_a_bad_value_is_refused_and_changes_nothing(name: str, text: str, messag
     assert parameters.session == {}
 
 
+def test_what_was_set_in_a_saved_chat_comes_back_below_the_flags() -> None:
+    parameters = Parameters({"temperature": 0.7})
+    saved = {"temperature": 0.1, "top_p": 0.5, "stop": ["END"], "top_k": "many", "colour": 1}
+    assert parameters.restore(saved) == ["top_k", "colour"]
+    assert parameters.overrides == {"temperature": 0.7, "top_p": 0.5, "stop": ("END",)}
+
+
 def test_a_bad_flag_is_refused_at_once() -> None:
     with pytest.raises(RequestError, match="top_p"):
         Parameters({"top_p": 1.5})
@@ -84,3 +102,25 @@ def test_values_are_shown_for_people() -> None:
     assert [show_value(v) for v in (None, (), True, 0.5, 7, ("\n",))] == [
         "not set", "not set", "true", "0.5", "7", '"\\n"',
     ]  # fmt: skip
+
+
+def test_a_value_that_was_not_typed_says_where_it_comes_from() -> None:
+    told = {"temperature": "config.toml [defaults]", "model": "flag"}
+    parameters = Parameters({"temperature": 0.7, "top_k": 5}, told)
+    assert origin_of(parameters, "temperature", {"temperature": 0.1}) == (0.7, "config.toml [defaults]")
+    assert origin_of(parameters, "top_k", {}) == (5, FLAG)
+    parameters.set("temperature", "0.8")
+    assert origin_of(parameters, "temperature", {}) == (0.8, SESSION)
+
+
+def test_what_was_set_in_a_saved_chat_goes_before_files_and_the_environment() -> None:
+    told = {"temperature": "config.toml [defaults]", "top_k": FLAG}
+    parameters = Parameters({"temperature": 0.7, "top_k": 5}, told)
+    assert parameters.restore({"temperature": 0.1, "top_k": 9}) == []
+    assert parameters.overrides == {"temperature": 0.1, "top_k": 5}
+
+
+def test_what_is_not_set_is_left_to_a_server_that_does_not_tell_its_defaults() -> None:
+    parameters = Parameters({"top_k": 5})
+    assert origin_of(parameters, "temperature", None) == (None, SERVER)
+    assert origin_of(parameters, "top_k", None) == (5, FLAG)

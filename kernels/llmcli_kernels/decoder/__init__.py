@@ -1,10 +1,10 @@
-"""All layers of a decoder in one call: for devices where the calls between operations cost more than they should.
+"""A decoder's step in one call: for devices where the calls between operations cost more than they should.
 
-Owns how a decoder's layers are described to a kernel set, and nothing of how they run. A kernel set's `fuse_decoder`
-takes such a description and the cache, and hands back a `FusedDecoder`, or None for what it can not run as one; the
-caller then goes through the operations one by one. Both compute the same: RMS norm, merged q/k/v projection, rope and
-the cache write, paged attention, o projection, RMS norm, merged gate/up projection, SiLU · mul, down projection (Llama,
-arXiv 2302.13971).
+Owns how a decoder is described to a kernel set, and nothing of how it runs. A kernel set's `fuse_decoder` takes such a
+description and the cache, and hands back a `FusedDecoder`, or None for what it can not run as one; the caller then goes
+through the operations one by one. Both compute the same: embedding; in each layer RMS norm, merged q/k/v projection,
+rope and the cache write, paged attention, o projection, RMS norm, merged gate/up projection, SiLU · mul, down
+projection; then a norm, and of the rows that are sampled the logits (Llama, arXiv 2302.13971).
 """
 
 from dataclasses import dataclass
@@ -41,18 +41,22 @@ class DecoderLayer:
 
 @dataclass(frozen=True, eq=False)
 class DecoderParts:
-    """All layers and what they share.
+    """All layers, what is before and behind them, and what they share.
 
     Attributes:
+        embedding: [vocabulary, hidden size].
         norm: [hidden size], after the last layer.
+        lm_head: what `pack_int8` of the same kernel set gave, or None where the head is the caller's.
         eps: of all norms but those of heads.
         num_heads: of queries.
         scale: of attention's scores.
         cos_sin: see `rope_kv_write`.
     """
 
+    embedding: Tensor
     layers: tuple[DecoderLayer, ...]
     norm: Tensor
+    lm_head: Any | None
     eps: float
     num_heads: int
     scale: float
@@ -60,13 +64,23 @@ class DecoderParts:
 
 
 class FusedDecoder(Protocol):
-    """From a step's embeddings [T, hidden size] to the normed output of the last layer, of the same form.
+    """One step of T tokens, of which R rows are sampled: token ids, positions, slots [T] and sample_rows [R], int64.
 
-    positions and slots are [T] int64, in range: they are not looked at. What is returned is valid until the next call.
+    Returns:
+        Logits [R, vocabulary] in float32, or, where the head is the caller's, the normed output of the last layer, [R,
+        hidden size]. Valid until the next call; it may be written to.
+
+    Raises:
+        ValueError, IndexError: the parts of the step do not fit together, or point outside.
     """
 
     def __call__(
-        self, hidden: Tensor, positions: Tensor, slots: Tensor, attention: AttentionBatch
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        attention: AttentionBatch,
+        sample_rows: Tensor,
     ) -> Tensor: ...
 
 

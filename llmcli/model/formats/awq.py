@@ -58,3 +58,38 @@ def from_gemv(qweight: Tensor, qzeros: Tensor | None, scales: Tensor, group_size
         scales=scales[:, :groups].contiguous(),
         group_size=group_size,
     )
+
+
+def pack_gemm(q: Tensor, zeros: Tensor, scales: Tensor) -> dict[str, Tensor]:
+    """The gemm form of a layer, by the names of its tensors.
+
+    Args:
+        q: [N, K] integers of 4 bits, any integer dtype; N a multiple of 8.
+        zeros, scales: [N, K/g].
+    """
+    return {
+        "qweight": _words(q.t()),
+        "qzeros": _words(zeros.t()),
+        "scales": scales.t().contiguous().to(torch.float16),
+    }
+
+
+def unpack_gemm(qweight: Tensor, qzeros: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The inverse of `pack_gemm`: q [N, K] and zeros [N, K/g] as uint8, scales [N, K/g] float16."""
+    return _columns(qweight).t(), _columns(qzeros).t(), scales.t()
+
+
+def _words(rows: Tensor) -> Tensor:
+    """[R, N] integers of 4 bits -> [R, N/8] int32."""
+    nibbles = rows.to(torch.uint8).reshape(rows.shape[0], -1, 8)[:, :, list(COLUMN_OF_NIBBLE)]
+    packed = nibbles[:, :, 0::2] | (nibbles[:, :, 1::2] << 4)
+    return packed.contiguous().view(torch.int32).squeeze(-1)
+
+
+def _columns(words: Tensor) -> Tensor:
+    """[R, N/8] int32 -> [R, N] uint8."""
+    packed = words.contiguous().view(torch.uint8).reshape(*words.shape, 4)
+    nibbles = torch.stack((packed & 15, packed >> 4), dim=-1).reshape(*words.shape, 8)
+    columns = torch.empty_like(nibbles)
+    columns[:, :, list(COLUMN_OF_NIBBLE)] = nibbles
+    return columns.reshape(words.shape[0], -1)

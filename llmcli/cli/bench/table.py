@@ -1,0 +1,147 @@
+"""How a benchmark's result is printed: a table for people, Markdown, CSV, JSON.
+
+Every row is the JSON object that the file has too (`jobs/bench/result.py`). Knows no benchmark: a command says
+which columns its people want. Called by `cli/bench/report.py`.
+"""
+
+import csv
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmcli.config import human_bytes
+from llmcli.errors import quote
+from llmcli.model.parameters import short_count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BAR_CELLS = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+RowJson = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its title, and the text of a row's cell."""
+
+    title: str
+    cell: Callable[[RowJson], str]
+    left: bool = False
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
+    """Aligned columns on stdout; on a terminal that is too narrow for them, one line for each cell."""
+    from llmcli.ui.console import stdout_console
+
+    cells = [[quote(column.cell(row)) for column in columns] for row in rows]
+    widths = [
+        max(len(column.title), *(len(line[place]) for line in cells), 0)
+        for place, column in enumerate(columns)
+    ]
+    console = stdout_console()
+    if console.is_terminal and sum(widths) + 2 * len(widths) > console.width:
+        _print_stacked(console, columns, cells)
+        return
+    for line in ([column.title for column in columns], *cells):
+        aligned = (
+            text.ljust(width) if column.left else text.rjust(width)
+            for text, width, column in zip(line, widths, columns, strict=True)
+        )
+        write_line(console, "  ".join(aligned).rstrip())
+
+
+def _print_stacked(console: "Console", columns: Sequence[Column], cells: list[list[str]]) -> None:
+    for line in cells:
+        write_line(console, line[0])
+        for column, text in zip(columns[1:], line[1:], strict=True):
+            if text:
+                write_line(console, f"  {column.title}: {text}")
+
+
+def write_line(console: "Console", text: str) -> None:
+    """One line, not wrapped, control characters escaped."""
+    from rich.text import Text
+
+    console.print(Text(quote(text, 10_000)), soft_wrap=True)
+
+
+def print_markdown(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
+    """A table of GitHub's Markdown."""
+    print("| " + " | ".join(column.title for column in columns) + " |")
+    print("| " + " | ".join("---" if column.left else "---:" for column in columns) + " |")
+    for row in rows:
+        print("| " + " | ".join(quote(column.cell(row)).replace("|", "\\|") for column in columns) + " |")
+
+
+def model_columns(environment: Mapping[str, Any]) -> list[Column]:
+    """The columns that llama-bench puts before its tests: model, size, parameters, backend, threads."""
+    size, parameters = environment.get("weight_bytes"), environment.get("parameters")
+    values = {
+        "model": environment.get("model") or "",
+        "size": "" if size is None else human_bytes(size),
+        "params": "" if parameters is None else short_count(parameters),
+        "dtype": " ".join(filter(None, (environment.get("quantization"), environment.get("dtype")))),
+        "backend": environment.get("device") or "",
+        "threads": environment.get("threads") or "",
+    }
+    return [
+        Column(name, lambda _, text=str(value): text, left=True)  # type: ignore[misc]
+        for name, value in values.items()
+        if value
+    ]
+
+
+def print_csv(result: Mapping[str, Any]) -> None:
+    """One line for each test, with the values of the environment that are no lists or objects."""
+    environment = {f"env_{key}": value for key, value in result["environment"].items() if _is_plain(value)}
+    rows = [
+        {"kind": result["kind"]} | {k: v for k, v in row.items() if _is_plain(v)} | environment
+        for row in result["tests"]
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, list | dict)
+
+
+def bar(share: float, cells: int = BAR_CELLS) -> str:
+    """A bar of that share (0..1) of `cells`; # where the output's encoding has no blocks."""
+    share = min(max(share, 0.0), 1.0)
+    if "utf" not in (sys.stdout.encoding or "").lower():
+        return "#" * round(share * cells)
+    eighths = round(share * cells * 8)
+    return (_EIGHTHS[8] * (eighths // 8) + _EIGHTHS[eighths % 8]).strip()
+
+
+def seconds(value: float | None) -> str:
+    """A time for people: 1.23 s, 45.6 ms, 78 µs."""
+    if value is None:
+        return ""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            scaled = value / size
+            return f"{scaled:.{0 if scaled >= 1000 else 1 if scaled >= 100 else 2}f} {unit}"
+    return f"{value * 1e6:.0f} µs"
+
+
+def spread(row: RowJson) -> str:
+    """`12.34 ± 0.56`, without the spread where there is one run."""
+    if row["mean"] is None:
+        return ""
+    digits = 0 if row["mean"] >= 10_000 else 1 if row["mean"] >= 1000 else 2
+    text = f"{row['mean']:.{digits}f}"
+    return f"{text} ± {row['stdev']:.{digits}f}" if len(row["samples"]) > 1 else text
+
+
+def second_spread(row: RowJson) -> str:
+    """The same of times: `1.23 s ± 4.5 ms`."""
+    if row["mean"] is None:
+        return ""
+    text = seconds(row["mean"])
+    return f"{text} ± {seconds(row['stdev'])}" if len(row["samples"]) > 1 else text
