@@ -20,7 +20,8 @@ from llmcli.hub.models import resolve_model
 from llmcli.jobs import bench
 from llmcli.jobs.bench import BenchPlan, Measurement, bytes_per_step, peak_memory, read_bandwidth, run_bench
 from llmcli.jobs.environment import cpu_name, environment
-from llmcli.scheduler.step import Step, StepResult
+from llmcli.runtime.runner import Wait
+from llmcli.scheduler.step import Step
 from tests.tiny_models import stored, tiny_chat_model
 
 PLAN = BenchPlan(prompt_tokens=32, output_tokens=5, context_tokens=8, batches=(1, 2), repeats=3)
@@ -48,13 +49,13 @@ class Timed:
     now: float = 0.0
     steps: int = 0
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         self.steps += 1
         if self.steps == self.fails_at:
             raise self.error
         self.now += self.step_s(self.steps)
-        result: StepResult = self.runner.run(step)
-        return result
+        wait: Wait = self.runner.start(step)
+        return wait
 
 
 def timed(engine: Engine, monkeypatch: pytest.MonkeyPatch, **script: Any) -> Timed:
