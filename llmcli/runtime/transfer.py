@@ -32,7 +32,10 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
     if not tensors[0].is_cuda:
         copies = [tensor.clone() for tensor in tensors]
         return lambda: copies
-    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]  # into pinned memory
+    # Only a copy into pinned memory leaves this thread free.
+    copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True, device="cpu") for t in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
     wait = all_done(tensors[0].device)
 
     def arrived() -> list[Tensor]:
