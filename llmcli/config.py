@@ -34,6 +34,7 @@ OPTIONAL_COUNTS = ("max_model_len", "num_threads", "kv_cache_memory")
 INT8_SCALE_BYTES = 4  # of a row of an int8 output head
 MAX_THREADS = 1024  # OpenMP dies where the system has no more
 COUNTS = (*OPTIONAL_COUNTS, "max_num_seqs", "max_num_batched_tokens")
+SWITCHES = ("enable_prefix_caching", "enforce_eager", "async_scheduling")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,9 @@ class EngineConfig:
             integers fast.
         gpu_memory_utilization: share of the device's memory, a GPU's or the machine's, that the engine may take.
         enable_prefix_caching: keep and reuse the blocks of finished prompts.
+        enforce_eager: run every step operation by operation, without CUDA graphs.
+        async_scheduling: on a GPU, prepare the next step while the present one runs. A CPU would gain nothing: it is
+            one step at a time there.
         num_threads: CPU threads; None is one per core that the process may use, or one for a tiny model.
         seed: root of the seeds drawn for requests that give none; None draws from the system.
     """
@@ -73,6 +77,8 @@ class EngineConfig:
     lm_head: Literal["auto", "int8", "full"] = "auto"
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    async_scheduling: bool = True
     num_threads: int | None = None
     seed: int | None = None
 
@@ -107,9 +113,10 @@ class EngineConfig:
         share = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise UsageError(f"--gpu-memory-utilization must be above 0 and at most 1, got {quote(share)}")
-        caching = self.enable_prefix_caching
-        if not isinstance(caching, bool):
-            raise UsageError(f"enable_prefix_caching must be true or false, got {quote(caching)}")
+        for name in SWITCHES:
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise UsageError(f"{name} must be true or false, got {quote(value)}")
         seed = 0 if self.seed is None else self.seed
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed must be an integer in 0..{MAX_SEED}, got {quote(seed)}")
@@ -209,7 +216,12 @@ class HardwareFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedConfig:
-    """Every value in force, and why. Bytes are bytes; lengths are tokens; `gpu` is None on a CPU."""
+    """Every value in force, and why. Bytes are bytes; lengths are tokens; `gpu` is None on a CPU.
+
+    Attributes:
+        async_scheduling: whether the next step is prepared while the present one runs.
+        cuda_graphs: whether steps in which every sequence decodes run as captured graphs.
+    """
 
     dtype: str
     device: str
@@ -229,6 +241,8 @@ class ResolvedConfig:
     kv_bytes_per_token: int
     reasons: Mapping[str, str]
     gpu: GpuFacts | None = None
+    async_scheduling: bool = False
+    cuda_graphs: bool = False
 
     @property
     def kv_bytes(self) -> int:

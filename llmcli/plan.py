@@ -168,6 +168,8 @@ def _plan(
         kv_bytes_per_token=per_token,
         reasons=reasons,
         gpu=place.gpu,
+        async_scheduling=place.device == "cuda" and config.async_scheduling,
+        cuda_graphs=kernels == "triton" and not config.enforce_eager,
     )
 
 
@@ -273,9 +275,15 @@ def _workspace_bytes(config: EngineConfig, model: ModelFacts, place: _Place, dty
     On a GPU also int4 weights as the activations' dtype, and what the libraries take.
     """
     rows = config.max_num_batched_tokens
-    step = rows * model.hidden_size * 4 * 16 + min(rows, config.max_num_seqs) * model.vocab_size * 4 * 3
+    sequences = min(rows, config.max_num_seqs)
+    per_token, per_sequence = model.hidden_size * 4 * 16, model.vocab_size * 4 * 3
+    step = rows * per_token + sequences * per_sequence
+    if place.device == "cpu":
+        return step
+    if not config.enforce_eager:  # memory of the graphs' own, and the logits that all of them write
+        step += sequences * (per_token + per_sequence + model.vocab_size * 4)
     panel = min(model.largest_int4 * DTYPES[dtype], GPU_PANEL_BYTES)
-    return step if place.device == "cpu" else step + panel + GPU_LIBRARY_BYTES
+    return step + panel + GPU_LIBRARY_BYTES
 
 
 def _blocks_for(length: int, block_size: int) -> int:

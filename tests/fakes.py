@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from llmcli.sampling import SamplingParams
-from llmcli.scheduler.step import SampledToken, SampleSpec, SequenceSlice, Step, StepResult
+from llmcli.scheduler.step import UNKNOWN, SampledToken, SampleSpec, SequenceSlice, Step, StepResult
 
 VOCAB_SIZE = 32
 
@@ -71,7 +71,8 @@ class _Sequence:
 
 @dataclass(slots=True)
 class OracleRunner:
-    """A runner without a model.
+    """A runner without a model. Steps run one after the other; a late slice gets the token that the step before drew,
+    whether or not the scheduler has been told.
 
     Args:
         num_blocks, block_size: of its KV cache.
@@ -82,6 +83,7 @@ class OracleRunner:
     num_steps: int = field(default=0, init=False)
     slots: list[list[Slot | None]] = field(init=False)
     _sequences: dict[int, _Sequence] = field(default_factory=dict, init=False)
+    _drawn: dict[int, int] = field(default_factory=dict, init=False)  # by the last step
 
     def __post_init__(self) -> None:
         self.slots = [[None] * self.block_size for _ in range(self.num_blocks)]
@@ -98,6 +100,12 @@ class OracleRunner:
     def forget(self, seq_id: int) -> None:
         self._sequences.pop(seq_id, None)
 
+    def rewind(self, seq_id: int, num_outputs: int) -> None:
+        """Steps were lost: of the tokens drawn for a sequence so many are known, and the others are drawn again."""
+        sequence = self._sequences[seq_id]
+        del sequence.tokens[sequence.num_prompt + num_outputs :]
+        self._drawn.pop(seq_id, None)
+
     def run(self, step: Step) -> StepResult:
         """Write all slices, then read each back and draw its token.
 
@@ -112,14 +120,15 @@ class OracleRunner:
             self._write(s, holders)
         read = [self._read(s) for s in step.slices]
         pairs = zip(step.slices, read, strict=True)
-        return StepResult(tuple(self._draw(s, s.sample, slots) for s, slots in pairs if s.sample is not None))
+        drawn = tuple(self._draw(s, s.sample, slots) for s, slots in pairs if s.sample is not None)
+        self._drawn = {token.seq_id: token.token_id for token in drawn}
+        return StepResult(drawn)
 
     def _write(self, s: SequenceSlice, holders: Counter[int]) -> None:
         sequence = self._sequences[s.seq_id]
         assert s.token_ids, f"sequence {s.seq_id} has an empty slice"
-        assert list(s.token_ids) == sequence.tokens[s.start : s.end], (
-            f"sequence {s.seq_id} is given other tokens"
-        )
+        token_ids = self._token_ids(s)
+        assert token_ids == sequence.tokens[s.start : s.end], f"sequence {s.seq_id} is given other tokens"
         assert (s.sample is not None) == (s.end == len(sequence.tokens)), (
             f"sequence {s.seq_id} draws at {s.end}"
         )
@@ -132,10 +141,19 @@ class OracleRunner:
                 f"sequence {s.seq_id} writes block {block_id}, which another one has too"
             )
         bad = sequence.bad_position
-        for position, token_id in enumerate(s.token_ids, s.start):
+        for position, token_id in enumerate(token_ids, s.start):
             finite = bad is None or position < bad
             slot = Slot(token_id, position, sequence.salt, finite, s.seq_id, self.num_steps)
             self.slots[s.block_ids[position // self.block_size]][position % self.block_size] = slot
+
+    def _token_ids(self, s: SequenceSlice) -> list[int]:
+        if not s.late:
+            return list(s.token_ids)
+        assert s.token_ids == (UNKNOWN,), f"sequence {s.seq_id} has a late slice of other tokens too"
+        assert s.seq_id in self._drawn, (
+            f"sequence {s.seq_id} is late, and the step before drew nothing for it"
+        )
+        return [self._drawn[s.seq_id]]
 
     def _read(self, s: SequenceSlice) -> list[Slot]:
         """The slots of positions 0 .. end - 1, or an AssertionError that names the first that is wrong."""
@@ -156,7 +174,11 @@ class OracleRunner:
         assert sample.position == s.end - sequence.num_prompt, (
             f"sequence {s.seq_id} draws for another position"
         )
+        if sample.params.uses_history:
+            history = [*sample.prompt_ids, *sample.output_ids]
+            assert history == sequence.tokens, f"sequence {s.seq_id} is given another history"
         if not all(slot.finite for slot in read):
+            sequence.tokens.append(0)
             return SampledToken(s.seq_id, 0, finite=False)
         tokens = [slot.token_id for slot in read]
         token_id = next_token(tokens, read[0].salt, sample.seed, sample.choice, sample.banned_ids)

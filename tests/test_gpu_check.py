@@ -14,10 +14,12 @@ pytest.importorskip("triton")
 
 from llmcli_kernels import SamplingBatch, select
 from scripts.gpu_bench.bench_sampling import sorted_sample
+from scripts.gpu_bench.engine_loops import LOOPS
+from scripts.gpu_bench.engine_targets import ENGINE_TARGETS
 from scripts.gpu_bench.greedy_ids import Answer, Comparison, compare
 from scripts.gpu_bench.linear_peers import awq_words
 from scripts.gpu_bench.stage_runner import StageResult, StageRunner
-from scripts.gpu_bench.stages import Stage, kernel_stages
+from scripts.gpu_bench.stages import ENGINES, Stage, engine_stages, kernel_stages
 from scripts.gpu_bench.targets import TARGETS, Target, exactly, judge
 from tests.awq_truth import load_awq_packing
 from tests.conftest import ROOT
@@ -77,6 +79,22 @@ def test_a_dry_run_tells_where_it_ran(dry_run) -> None:
     assert result["environment"]["torch"] == torch.__version__
     assert "not measured" in done.stdout
     assert "µs" not in done.stdout.partition("targets")[0]
+
+
+def test_a_dry_run_of_the_engine_finds_all_right_and_names_every_figure(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    done = run_gpu_check("engine", "--dry-run", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    wanted = [stage.name for stage in engine_stages(dry=True)]
+    assert [(stage["name"], stage["status"]) for stage in result["stages"]] == [
+        (name, "ok") for name in wanted
+    ]
+    checks = [case["case"] for case in result["cases"] if case["kind"] == "check"]
+    assert {name.partition(": ")[2] for name in checks} == set(LOOPS)
+    benchmarks = [case for case in result["cases"] if case["kind"] == "benchmark"]
+    named = {(case["operation"], figure) for case in benchmarks for figure in case["figures"]}
+    assert {(t.operation, t.figure) for t in ENGINE_TARGETS if t.operation.startswith(ENGINES[0])} <= named
 
 
 @needs_no_gpu

@@ -8,7 +8,8 @@ import pytest
 
 from llmcli import LLM, SamplingParams
 from llmcli.errors import CheckpointError, EngineError, RequestError, UsageError
-from llmcli.scheduler.step import Step, StepResult
+from llmcli.runtime.runner import Wait
+from llmcli.scheduler.step import Step
 from tests.tiny_models import tiny_chat_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
@@ -155,12 +156,12 @@ class InterruptedRunner:
     def __init__(self, runner: Any, at: int, error: BaseException) -> None:
         self.runner, self.at, self.error, self.steps = runner, at, error, 0
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         self.steps += 1
         if self.steps == self.at:
             raise self.error
-        result: StepResult = self.runner.run(step)
-        return result
+        wait: Wait = self.runner.start(step)
+        return wait
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
@@ -221,9 +222,9 @@ def test_ctrl_c_in_the_middle_of_a_step_counts_when_the_step_is_done(folder: Pat
     runner = llm.engine._runner
 
     class Pressing:
-        def run(self, step: Any) -> Any:
+        def start(self, step: Any) -> Any:
             signal.raise_signal(signal.SIGINT)
-            return runner.run(step)
+            return runner.start(step)
 
     llm.engine._runner = Pressing()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):

@@ -45,6 +45,27 @@ def test_a_model_that_fits_runs_on_the_gpu_with_the_triton_kernels(device: Any) 
     assert plan.reasons["device"] == "NVIDIA H200"
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("eager", [True, False])
+def test_on_a_gpu_steps_go_ahead_and_run_as_graphs_unless_told_otherwise(ahead: bool, eager: bool) -> None:
+    config = EngineConfig(async_scheduling=ahead, enforce_eager=eager)
+    plan = resolve(config, LLAMA_7B_AWQ, machine(H200))
+    assert (plan.async_scheduling, plan.cuda_graphs) == (ahead, not eager)
+    on_cpu = resolve(replace(config, device="cpu"), LLAMA_7B_AWQ, machine(H200))
+    assert (on_cpu.async_scheduling, on_cpu.cuda_graphs) == (False, False)
+
+
+def test_graphs_take_memory_of_their_own() -> None:
+    with_graphs, eager = (
+        resolve(EngineConfig(enforce_eager=eager), LLAMA_7B_AWQ, machine(H200)) for eager in (False, True)
+    )
+    assert with_graphs.workspace_bytes > eager.workspace_bytes
+
+
+def test_only_the_triton_kernels_are_captured() -> None:
+    assert not resolve(EngineConfig(kernels="reference"), LLAMA_7B_AWQ, machine(H200)).cuda_graphs
+
+
 def test_the_first_of_several_gpus_is_taken_and_named() -> None:
     plan = resolve(EngineConfig(), LLAMA_7B_AWQ, machine(replace(H200, count=4)))
     assert plan.reasons["device"] == "NVIDIA H200, the first of 4 GPUs"
@@ -164,7 +185,7 @@ def test_the_cache_takes_no_more_of_a_gpu_than_its_sequences_can_use() -> None:
 @pytest.mark.parametrize(("largest", "panel"), [(0, 0), (4096 * 4096, 32 * MIB), (22016 * 4096, 128 * MIB)])
 def test_the_workspace_of_a_gpu_holds_dequantised_weights_and_the_libraries(largest: int, panel: int) -> None:
     model = replace(LLAMA_7B_AWQ, largest_int4=largest)
-    on_gpu = resolve(EngineConfig(), model, machine(H200)).workspace_bytes
+    on_gpu = resolve(EngineConfig(enforce_eager=True), model, machine(H200)).workspace_bytes
     on_cpu = resolve(EngineConfig(device="cpu"), model, machine(H200)).workspace_bytes
     assert on_gpu - on_cpu == panel + GPU_LIBRARY_BYTES
 

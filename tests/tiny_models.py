@@ -16,8 +16,10 @@ from llmcli.model.rope import build_cos_sin
 from llmcli.model.spec import read_model_spec
 from llmcli.model.weights import load_weights
 from llmcli.plan import resolve
+from llmcli.runtime.cuda_graphs import CudaGraphs
+from llmcli.runtime.decode_graphs import DecodeGraphs, Run
 from llmcli.runtime.forward import build_batch
-from llmcli.runtime.kv_memory import allocate_kv_cache
+from llmcli.runtime.kv_memory import UNREAD_BLOCKS, allocate_kv_cache
 from llmcli.runtime.runner import Runner
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
@@ -193,16 +195,32 @@ def load_runner(
     dtype: str = "float32",
     device: str = "cpu",
     lm_head: str = "full",
+    graphs: bool = False,
     **options: Any,
 ) -> Runner:
-    """A model on `device`; the Triton kernels run there too, on a CPU in Triton's interpreter."""
+    """A model on `device`; the Triton kernels run there too, on a CPU in Triton's interpreter.
+
+    With `graphs` steps that decode run as graphs; on a CPU, as the functions that would be captured.
+    """
     spec, config = read_model_spec(folder), make_plan(folder, dtype, **options)
     kernel_set = select("cuda" if kernels == "triton" else "cpu", kernels)
     torch_dtype = getattr(torch, config.dtype)
     weights = load_weights(folder, spec, kernel_set, torch_dtype, device=device, lm_head=lm_head)
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(device)
-    cache = allocate_kv_cache(replace(config, device=device), spec)
-    return Runner(Decoder(spec, weights, kernel_set, cos_sin), cache, config.block_size)
+    unread = UNREAD_BLOCKS if graphs and device == "cpu" else 0
+    cache = allocate_kv_cache(replace(config, device=device, num_blocks=config.num_blocks + unread), spec)
+    decoder = Decoder(spec, weights, kernel_set, cos_sin)
+    made = None
+    if graphs:
+        capture = CudaGraphs(cos_sin.device) if device == "cuda" else not_captured
+        made = DecodeGraphs(decoder, cache, config.max_num_seqs, config.max_model_len, capture)
+    return Runner(decoder, cache, config.block_size, made)
+
+
+def not_captured(run: Run) -> Run:
+    """In the place of a captured graph: the function itself, which must only depend on tensors that stay."""
+    run()
+    return run
 
 
 @torch.inference_mode()

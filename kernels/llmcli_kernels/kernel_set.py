@@ -41,6 +41,7 @@ class KernelSet:
     Attributes:
         name: which implementations these are.
         device: the kind of device they run on.
+        reads_lengths: whether they can be captured in a graph, see `AttentionBatch.lengths`.
         trouble: tells why a set that should have native kernels uses torch's instead, as far as is known yet; or None.
     """
 
@@ -57,6 +58,7 @@ class KernelSet:
     silu_mul: Callable[[LinearOutput], Tensor]
     sample: Callable[[Tensor, SamplingBatch], tuple[Tensor, Tensor]]
     fuse_decoder: Callable[[DecoderParts, tuple[PagedKV, ...]], FusedDecoder | None] = no_fusion
+    reads_lengths: bool = False
     trouble: Callable[[], str | None] = lambda: None
 
 
@@ -197,7 +199,7 @@ def _triton_set(tuning_file: Path | None) -> KernelSet:
     gpu = current_gpu()
     table = load_table(gpu.capability, tuning_file)
     int4 = TritonInt4Linear(table, gpu)
-    return _assemble(
+    triton_set = _assemble(
         name="triton",
         rms_norm=triton_rms_norm.rms_norm,
         add_rms_norm=triton_rms_norm.add_rms_norm,
@@ -210,6 +212,7 @@ def _triton_set(tuning_file: Path | None) -> KernelSet:
         silu_mul=triton_silu_mul.silu_mul,
         sample=triton_sampling.sample,
     )
+    return replace(triton_set, reads_lengths=True)
 
 
 def _assemble(name: str, **operations: Callable[..., Any]) -> KernelSet:

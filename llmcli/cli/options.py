@@ -235,6 +235,18 @@ PrefixCaching = Annotated[
         panel=ENGINE,
     ),
 ]
+EnforceEager = Annotated[
+    bool,
+    _option("--enforce-eager", help="On a GPU, run without CUDA graphs: slower, less memory.", panel=ENGINE),
+]
+AsyncScheduling = Annotated[
+    bool,
+    _option(
+        "--async-scheduling/--no-async-scheduling",
+        help="On a GPU, prepare the next step while the present one runs.",
+        panel=ENGINE,
+    ),
+]
 Threads = Annotated[
     int | None,
     _human_number("--threads", help="CPU threads; else one per core that the process may use.", panel=ENGINE),
@@ -361,6 +373,8 @@ class EngineOptions:
     lm_head: LMHead = "auto"
     gpu_memory_utilization: GpuMemoryUtilization = _ENGINE.gpu_memory_utilization
     prefix_caching: PrefixCaching = True
+    enforce_eager: EnforceEager = False
+    async_scheduling: AsyncScheduling = True
     threads: Threads = None
 
     def config(self) -> EngineConfig:

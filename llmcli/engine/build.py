@@ -21,6 +21,9 @@ from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
+    from llmcli.model.decoder import Decoder
+    from llmcli.model.forward_batch import KVCache
+    from llmcli.runtime.decode_graphs import DecodeGraphs
     from llmcli.runtime.runner import Runner
 
 Report = Callable[[str], None]
@@ -112,7 +115,7 @@ def _build_runner(
         from llmcli_kernels.triton_toolchain import cache_folder
 
         where = f"{config.gpu.name} (the first use compiles them; kept in {from_home(cache_folder())})"
-        compile_kernels(runner.run, warm_up_steps(config), where, report)
+        compile_kernels(runner.warm_up, warm_up_steps(config), where, report)
     return runner
 
 
@@ -165,8 +168,21 @@ def _load_runner(
         f" in {elapsed:.1f} s (torch {imported - started:.1f} s)"
     )
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(config.device)
-    return Runner(
-        Decoder(spec, weights, kernels, cos_sin), allocate_kv_cache(config, spec), config.block_size
+    decoder, cache = Decoder(spec, weights, kernels, cos_sin), allocate_kv_cache(config, spec)
+    graphs = _decode_graphs(decoder, cache, config) if config.cuda_graphs else None
+    return Runner(decoder, cache, config.block_size, graphs)
+
+
+def _decode_graphs(decoder: "Decoder", cache: "KVCache", config: ResolvedConfig) -> "DecodeGraphs":
+    from llmcli.runtime.cuda_graphs import CudaGraphs
+    from llmcli.runtime.decode_graphs import DecodeGraphs
+
+    return DecodeGraphs(
+        decoder,
+        cache,
+        max_rows=min(config.max_num_seqs, config.max_num_batched_tokens),
+        max_model_len=config.max_model_len,
+        capture=CudaGraphs(decoder.cos_sin.device),
     )
 
 

@@ -2,11 +2,15 @@
 
 Owns the loop and what ties a user's request to its sequences: detokenizers, clocks, choices. The scheduler decides
 what runs, the runner runs it. Single-threaded: call it from one thread, or through `engine/stream.py`.
+
+With `config.async_scheduling` the next step is planned and started before the present one's result is waited for: a
+GPU then goes from step to step by itself, while text is made here of what the step before has drawn.
 """
 
 import itertools
 import random
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +21,7 @@ from llmcli.errors import EngineError, LLMCliError, RequestError, quote
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import ModelSpec
 from llmcli.outputs import FinishReason, TokenEvent
-from llmcli.runtime.runner import Runner
+from llmcli.runtime.runner import Runner, Wait
 from llmcli.sampling import SamplingParams, check_names
 from llmcli.scheduler.request import Request, output_room, stop_ids
 from llmcli.scheduler.scheduler import Scheduler, SequenceUpdate
@@ -84,6 +88,7 @@ class Engine:
         self.eos_ids = eos_ids
         self._scheduler = scheduler
         self._runner = runner
+        self._in_flight: deque[tuple[Step, Wait]] = deque()
         self._seeds = random.Random(config.seed)
         self._seq_ids = itertools.count()
         self._requests: dict[str, _OpenRequest] = {}
@@ -172,29 +177,45 @@ class Engine:
         return bool(self._pending) or bool(self._requests)
 
     def step(self) -> list[TokenEvent]:
-        """Run one forward pass.
+        """Run one forward pass to its end, and start the next one before if steps go ahead.
 
         Returns:
             What it added. When the pass fails, every open request ends with an error event and the engine is dead.
         """
         events, self._pending = self._pending, []
-        if not self._scheduler.has_unfinished:
-            return events
-        step = self._scheduler.schedule()
-        self._mark_started(step)
         try:
-            result = self._runner.run(step)
+            self._start_steps()
+            if not self._in_flight:
+                return events
+            step, wait = self._in_flight.popleft()
+            result = wait()
         except Exception as error:
-            self._scheduler.discard(step)
+            self._forget_steps()
             return events + self._fail(error)
-        except BaseException:  # Ctrl-C: the tokens of this step are computed again
-            self._scheduler.discard(step)
+        except BaseException:  # Ctrl-C: the tokens of these steps are computed again
+            self._forget_steps()
             self._pending = events
             raise
         self._num_steps += 1
+        now = time.monotonic()
         for update in self._scheduler.apply(step, result):
-            events.append(self._event(update))
+            events.append(self._event(update, now))
+        if not self._scheduler.has_unfinished:
+            self._forget_steps()  # what they compute is for sequences that have ended
         return events
+
+    def _start_steps(self) -> None:
+        """Have as many steps in flight as there may be."""
+        while self._scheduler.has_unfinished and len(self._in_flight) <= self.config.async_scheduling:
+            step = self._scheduler.schedule()
+            if not step.slices:
+                return  # it depends on what the step in flight draws
+            self._mark_started(step)
+            self._in_flight.append((step, self._runner.start(step)))
+
+    def _forget_steps(self) -> None:
+        self._in_flight.clear()
+        self._scheduler.discard()
 
     def stats(self) -> EngineStats:
         scheduler = self._scheduler
@@ -235,17 +256,19 @@ class Engine:
     def _mark_started(self, step: Step) -> None:
         now = time.monotonic()
         for part in step.slices:
+            if part.late:
+                continue
             choice = self._by_sequence[part.seq_id]
             if choice.started_at is None:
                 choice.started_at = now
 
-    def _event(self, update: SequenceUpdate) -> TokenEvent:
+    def _event(self, update: SequenceUpdate, now: float) -> TokenEvent:
         choice = self._by_sequence[update.seq_id]
         self._release_held(choice.request_id)
         if update.token_id is None:
             return self._close(update.seq_id, "error", error=update.error)
         self._output_tokens += 1
-        matched = choice.take(update, time.monotonic())
+        matched = choice.take(update, now)
         if update.finish_reason is not None:
             return self._close(update.seq_id, update.finish_reason, update.stop_reason, update.error)
         if matched is not None:

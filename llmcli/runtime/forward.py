@@ -1,6 +1,10 @@
 """From a `Step` to the tensors of a forward pass: worked out on the CPU, moved to the device in one copy."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from llmcli.model.forward_batch import ForwardBatch
 from llmcli.runtime.transfer import to_device
@@ -10,27 +14,52 @@ from llmcli_kernels.paged_attention import AttentionBatch
 CPU = torch.device("cpu")
 
 
-def build_batch(step: Step, block_size: int, device: torch.device = CPU) -> ForwardBatch:
+@dataclass(frozen=True, eq=False)
+class LastDrawn:
+    """What the step started last draws, as the next one reads it on the device.
+
+    Attributes:
+        ids: [R or more] int64.
+        rows: of each sequence that draws, where its token is.
+    """
+
+    ids: Tensor
+    rows: Mapping[int, int]
+
+
+def build_batch(
+    step: Step, block_size: int, device: torch.device = CPU, last: LastDrawn | None = None
+) -> ForwardBatch:
     """Flatten the slices of a step into one row per token, for a model on `device`.
 
     Lists, and a tensor of each in the end: a step of a few tokens is done before torch has started ten operations.
+
+    Args:
+        last: where the tokens of late slices are.
     """
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     starts, sample_rows = [0], []
+    late_rows, sources = [], []
     for part in step.slices:
+        if part.late:
+            assert last is not None, "a slice is late, and no step has been started before"
+            late_rows.append(len(token_ids))
+            sources.append(last.rows[part.seq_id])
         token_ids.extend(part.token_ids)
         positions.extend(range(part.start, part.end))
-        slots.extend(_slots(part, block_size))
+        slots.extend(slots_of(part, block_size))
         starts.append(len(token_ids))
         if part.sample is not None:
             sample_rows.append(len(token_ids) - 1)
     width = max(len(part.block_ids) for part in step.slices)
     tables = [part.block_ids + (0,) * (width - len(part.block_ids)) for part in step.slices]
-    lists = (token_ids, positions, slots, sample_rows, tables)
-    tensors = [torch.tensor(numbers, dtype=torch.int64) for numbers in lists]
-    ids_on, positions_on, slots_on, rows_on, tables_on = to_device(tensors, device)
+    lists = (token_ids, positions, slots, sample_rows, tables, late_rows, sources)
+    tensors = [torch.tensor(numbers, dtype=torch.int64, device=CPU) for numbers in lists]
+    ids_on, positions_on, slots_on, rows_on, tables_on, late_on, sources_on = to_device(tensors, device)
+    if last is not None and late_rows:
+        ids_on[late_on] = last.ids[sources_on]
     return ForwardBatch(
         token_ids=ids_on,
         positions=positions_on,
@@ -44,7 +73,7 @@ def build_batch(step: Step, block_size: int, device: torch.device = CPU) -> Forw
     )
 
 
-def _slots(part: SequenceSlice, block_size: int) -> list[int]:
+def slots_of(part: SequenceSlice, block_size: int) -> list[int]:
     """Where the keys and values of a slice go."""
     blocks = part.block_ids
     return [blocks[p // block_size] * block_size + p % block_size for p in range(part.start, part.end)]

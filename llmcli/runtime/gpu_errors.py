@@ -12,7 +12,7 @@ from llmcli_kernels.triton_toolchain import explain
 CUDA_ERROR = re.compile(r"(?:CUDA error: |Triton Error \[CUDA\]: )(.*)")
 ASKED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 FREE = re.compile(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
-LESS = "use a smaller --kv-cache-memory or --gpu-memory-utilization, or end what else uses the GPU"
+LESS = "use a smaller --kv-cache-memory or --gpu-memory-utilization, or --enforce-eager, or end what else uses the GPU"
 FIXES = (
     (
         "ECC",

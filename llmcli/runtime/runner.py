@@ -1,23 +1,38 @@
 """The runner: a `Step` goes in, the model runs, a `StepResult` comes out. Knows no text and no request."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 
 from llmcli.model.decoder import Decoder
 from llmcli.model.forward_batch import KVCache
-from llmcli.runtime.forward import build_batch
+from llmcli.runtime.decode_graphs import DecodeGraphs
+from llmcli.runtime.forward import LastDrawn, build_batch
 from llmcli.runtime.gpu_errors import gpu_error
-from llmcli.runtime.sampler import sample
-from llmcli.scheduler.step import Step, StepResult
+from llmcli.runtime.sampler import Drawn, draw, read
+from llmcli.runtime.transfer import all_done, to_host
+from llmcli.scheduler.step import SampleSpec, Step, StepResult
+
+Wait = Callable[[], StepResult]
 
 
 class Runner:
-    """Owns the decoder and its KV cache."""
+    """Owns the decoder and its KV cache.
 
-    def __init__(self, decoder: Decoder, cache: KVCache, block_size: int) -> None:
+    Args:
+        graphs: runs steps in which every sequence decodes; None has all steps run operation by operation.
+    """
+
+    def __init__(
+        self, decoder: Decoder, cache: KVCache, block_size: int, graphs: DecodeGraphs | None = None
+    ) -> None:
         self.decoder = decoder
         self.cache = cache
         self.block_size = block_size
         self.device = decoder.cos_sin.device
+        self._graphs = graphs
+        self._last: LastDrawn | None = None
 
     def run(self, step: Step) -> StepResult:
         """Compute one step.
@@ -25,22 +40,77 @@ class Runner:
         Raises:
             EngineError: the GPU failed or has no memory left.
         """
+        return self.start(step)()
+
+    def warm_up(self, step: Step) -> None:
+        """Compute a step in every way that there is for it. Raises what `run` does."""
+        with self._told(), torch.inference_mode():
+            self._operation_by_operation(
+                step, [part.sample for part in step.slices if part.sample is not None]
+            )
+        self.run(step)
+
+    def start(self, step: Step) -> Wait:
+        """Start to compute a step, behind those that were started before.
+
+        Its late slices take the tokens that the step started last draws. A GPU goes on by itself; on a CPU the step
+        is done when this returns.
+
+        Returns:
+            A function that waits for the result. It need not be called.
+
+        Raises:
+            EngineError: the GPU failed or has no memory left; the function that is returned raises it too.
+        """
+        with self._told():
+            return self._start(step)
+
+    @torch.inference_mode()
+    def _start(self, step: Step) -> Wait:
+        specs = [part.sample for part in step.slices if part.sample is not None]
+        drawn = self._compute(step, specs)
+        if drawn is None:
+            self._last = None
+            return self._nothing_drawn(all_done(self.device))
+        seq_ids = [part.seq_id for part in step.slices if part.sample is not None]
+        self._last = LastDrawn(drawn.tokens[0], dict(zip(seq_ids, range(len(seq_ids)), strict=True)))
+        arrive = to_host((drawn.tokens, *drawn.logprobs))
+
+        def wait() -> StepResult:
+            with self._told():
+                tokens, *logprobs = arrive()
+            return StepResult(tuple(read(tokens[:, : len(specs)], logprobs, specs, seq_ids)))
+
+        return wait
+
+    def _nothing_drawn(self, done: Callable[[], None]) -> Wait:
+        """Waits all the same: or else a long prompt would be far ahead of whoever wants to stop it."""
+
+        def wait() -> StepResult:
+            with self._told():
+                done()
+            return StepResult(())
+
+        return wait
+
+    def _compute(self, step: Step, specs: list[SampleSpec]) -> Drawn | None:
+        """What the step draws, for each of `specs`; None where it draws nothing."""
+        if self._graphs is not None and self._graphs.take(step):
+            return self._graphs.run(step, specs, self._last)
+        return self._operation_by_operation(step, specs)
+
+    def _operation_by_operation(self, step: Step, specs: list[SampleSpec]) -> Drawn | None:
+        batch = build_batch(step, self.block_size, self.device, self._last)
+        logits = self.decoder.forward(batch, self.cache)
+        return draw(logits, specs, self.decoder.kernels) if specs else None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What a GPU raises, in words for people."""
         try:
-            return self._run(step)
+            yield
         except Exception as error:
             failure = gpu_error(error) if self.device.type == "cuda" else None
             if failure is None:
                 raise
             raise failure from error
-
-    @torch.inference_mode()
-    def _run(self, step: Step) -> StepResult:
-        batch = build_batch(step, self.block_size, self.device)
-        logits = self.decoder.forward(batch, self.cache)
-        sampled = [part for part in step.slices if part.sample is not None]
-        if not sampled:
-            return StepResult(())
-        specs = [part.sample for part in sampled if part.sample is not None]
-        return StepResult(
-            tuple(sample(logits, specs, [part.seq_id for part in sampled], self.decoder.kernels))
-        )

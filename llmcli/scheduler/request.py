@@ -10,7 +10,7 @@ from enum import Enum
 from llmcli.outputs import FinishReason
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.prefix import Chain
-from llmcli.scheduler.step import SampleSpec, SequenceSlice
+from llmcli.scheduler.step import UNKNOWN, SampleSpec, SequenceSlice
 
 
 class State(Enum):
@@ -48,6 +48,8 @@ class Request:
         cache_salt: what the keys and values depend on besides the tokens (adapter, tenant).
         order: place in the queue, given by the scheduler; less is served first, for life.
         num_computed: positions whose keys and values are in the blocks.
+        num_planned: the same once all steps in flight are done.
+        num_pending: tokens that the steps in flight draw, known when these land.
         num_cached_tokens: prompt tokens that the prefix cache served when it was first admitted.
         chain: its way through the prefix cache; None without one.
     """
@@ -65,6 +67,8 @@ class Request:
     state: State = field(default=State.WAITING, init=False)
     output_ids: list[int] = field(default_factory=list, init=False)
     num_computed: int = field(default=0, init=False)
+    num_planned: int = field(default=0, init=False)
+    num_pending: int = field(default=0, init=False)
     block_ids: list[int] = field(default_factory=list, init=False)
     chain: Chain | None = field(default=None, init=False)
     num_cached_tokens: int = field(default=0, init=False)
@@ -72,9 +76,11 @@ class Request:
     finish_reason: FinishReason | None = field(default=None, init=False)
     _block_table: tuple[int, ...] = field(default=(), init=False)
     _banned_ids: tuple[int, ...] = field(init=False)
+    _uses_history: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self._banned_ids = tuple(sorted(self.stop_ids))
+        self._uses_history = self.params.uses_history
 
     @property
     def num_tokens(self) -> int:
@@ -82,8 +88,19 @@ class Request:
         return len(self.prompt_ids) + len(self.output_ids)
 
     @property
-    def num_uncomputed(self) -> int:
-        return self.num_tokens - self.num_computed
+    def num_unplanned(self) -> int:
+        """Tokens that no step computes yet; one that is being drawn counts, unless it is the last of the output."""
+        num_output = len(self.output_ids) + self.num_pending
+        return (
+            0
+            if num_output >= self.max_output_tokens
+            else len(self.prompt_ids) + num_output - self.num_planned
+        )
+
+    @property
+    def awaits_history(self) -> bool:
+        """Whether its next token can not be chosen before one that is being drawn is known."""
+        return self._uses_history and self.num_pending > 0
 
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
         """The known tokens at positions start .. end - 1."""
@@ -94,25 +111,35 @@ class Request:
         return head if end <= num_prompt else head + tuple(self.output_ids[: end - num_prompt])
 
     def next_slice(self, num_tokens: int) -> SequenceSlice:
-        """The next `num_tokens` uncomputed tokens; sampled after when they reach the last known one."""
-        end = self.num_computed + num_tokens
-        sample = self._sample_spec() if end == self.num_tokens else None
+        """The next `num_tokens` unplanned tokens; sampled after when they reach the last one."""
+        start, end = self.num_planned, self.num_planned + num_tokens
+        sample = self._sample_spec() if end == self.num_tokens + self.num_pending else None
+        late = end > self.num_tokens  # a token that is being drawn: all before it are planned already
+        tokens = (UNKNOWN,) if late else self.tokens(start, end)
         if len(self._block_table) != len(self.block_ids):  # it grows here, and every cut empties the copy
             self._block_table = tuple(self.block_ids)
-        tokens = self.tokens(self.num_computed, end)
-        return SequenceSlice(self.seq_id, self.num_computed, tokens, self._block_table, sample)
+        return SequenceSlice(self.seq_id, start, tokens, self._block_table, sample, late)
+
+    def plan(self, part: SequenceSlice) -> None:
+        """Its next slice is in flight."""
+        self.num_planned = part.end
+        self.num_pending += part.sample is not None
+
+    def rewind(self, num_computed: int) -> None:
+        """So many positions are computed, and none is in flight."""
+        self.num_computed = self.num_planned = num_computed
+        self.num_pending = 0
 
     def _sample_spec(self) -> SampleSpec:
-        position = len(self.output_ids)
-        history = self.params.uses_history
+        position = len(self.output_ids) + self.num_pending
         return SampleSpec(
-            params=self.params,
-            seed=self.seed,
-            choice=self.choice,
-            position=position,
-            banned_ids=self._banned_ids if position < self.params.min_tokens else (),
-            prompt_ids=self.prompt_ids if history else (),
-            output_ids=tuple(self.output_ids) if history else (),
+            self.params,
+            self.seed,
+            self.choice,
+            position,
+            self._banned_ids if position < self.params.min_tokens else (),
+            self.prompt_ids if self._uses_history else (),
+            tuple(self.output_ids) if self._uses_history else (),
         )
 
     def reason_to_stop(self) -> tuple[FinishReason | None, int | None]:
@@ -124,7 +151,7 @@ class Request:
 
     def clear_blocks(self) -> list[int]:
         """Give up the block table, and with it everything computed; returns the blocks it named."""
-        self.num_computed = 0
+        self.rewind(0)
         return self.cut_blocks(0)
 
     def cut_blocks(self, num_blocks: int) -> list[int]:

@@ -4,12 +4,20 @@ Owns the queue, the running set and the life of every `Request`. Policy: first c
 budget of tokens per step; long prompts go in chunks; when blocks run out the newest running request gives its
 own up and is computed again later. Knows no text, no clock and no tensor. The engine calls `schedule`, runs
 the step, and calls `apply`.
+
+One step ahead: a step may be planned while the one before it runs. Every sequence is then taken to go on by the
+token that it is drawing, whose id nobody knows yet (`SequenceSlice.late`). Only what does not depend on that id is
+decided: where it is, that it is followed by another one, that the last of an output is followed by none. Penalties and
+preemption wait until all tokens are known. A sequence that turns out to have ended leaves a slice in flight: its token
+is dropped, and its blocks are released when that step lands. Blocks are hashed when their ids are known.
 """
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 from llmcli.errors import EngineError, RequestError
 from llmcli.outputs import FinishReason, TokenLogprobs
@@ -20,6 +28,8 @@ from llmcli.scheduler.step import SampledToken, SequenceSlice, Step, StepResult
 from llmcli.scheduler.tables import BlockTables
 
 _ORDER = attrgetter("order")
+_NOTHING = Step(())
+MAX_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +56,7 @@ class SchedulerConfig:
             assert getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceUpdate:
+class SequenceUpdate(NamedTuple):
     """What a step added to one sequence: a token, or an error.
 
     `token_id` is None only with an error. A stop or end-of-sequence id is an output token like any other;
@@ -63,7 +72,7 @@ class SequenceUpdate:
 
 
 class Scheduler:
-    """Plans steps and applies their results, one step at a time.
+    """Plans steps and applies their results in the same order; at most two are in flight.
 
     Args:
         config: the limits.
@@ -81,8 +90,8 @@ class Scheduler:
         self._requests: dict[int, Request] = {}
         self._waiting: list[Request] = []  # this and the next: in order
         self._running: list[Request] = []
-        self._in_flight: Step | None = None
-        self._leaving: list[Request] = []  # ended while the step in flight may still write their blocks
+        self._in_flight: deque[Step] = deque()
+        self._leaving: list[Request] = []  # ended while a step in flight may still write their blocks
         self._first_order = 0  # the orders given so far are _first_order .. _next_order - 1
         self._next_order = 0
 
@@ -176,44 +185,70 @@ class Scheduler:
         del self._requests[request.seq_id]
         request.state = State.FINISHED
         request.finish_reason = reason
-        if self._in_flight is not None and request.block_ids:
+        if request.num_planned > request.num_computed:
             self._leaving.append(request)
         else:
             self._tables.release(request)
 
     def schedule(self) -> Step:
-        """Plan the next step; empty only when there is no work.
+        """Plan the next step.
+
+        Empty when there is no work; and while another step is in flight also when this one must wait for its tokens.
 
         Raises:
-            EngineError: a step is in flight, or no progress is possible (both are defects).
+            EngineError: two steps are in flight, or no progress is possible (both are defects).
         """
-        if self._in_flight is not None:
-            raise EngineError("internal error: a step was planned while another is in flight")
-        budget = self.config.max_num_batched_tokens
+        if len(self._in_flight) == MAX_IN_FLIGHT:
+            raise EngineError("internal error: a step was planned while two are in flight")
         slices: list[SequenceSlice] = []
-        while len(slices) < len(self._running) and budget:
-            request = self._running[len(slices)]
-            num_tokens = min(request.num_uncomputed, budget)
-            if not self._make_room(request, request.num_computed + num_tokens):
-                break
-            slices.append(request.next_slice(num_tokens))
-            budget -= num_tokens
+        budget = self._go_on(slices)
+        if budget is None:
+            for s in slices:
+                self._tables.trim(self._requests[s.seq_id])
+            return _NOTHING
         slices.extend(self._admit(budget))
-        if not slices and self.has_unfinished:
+        if slices:
+            step = Step(tuple(slices))
+            for s in slices:
+                self._requests[s.seq_id].plan(s)
+            self._in_flight.append(step)
+            return step
+        if self.has_unfinished and not self._in_flight:
             raise EngineError(
                 f"internal error: no progress with {self.num_waiting} requests waiting, {self.num_running} "
                 f"running; {self._pool.num_available} of {self._pool.num_blocks} blocks are available"
             )
-        step = Step(tuple(slices))
-        self._in_flight = step if slices else None
-        return step
+        return _NOTHING
+
+    def _go_on(self, slices: list[SequenceSlice]) -> int | None:
+        """Add the next tokens of running requests; the budget that is left, or None: wait for the step in flight."""
+        budget = self.config.max_num_batched_tokens
+        index = 0
+        while index < len(self._running) and budget:
+            request = self._running[index]
+            index += 1
+            num_tokens = min(request.num_unplanned, budget)
+            if num_tokens == 0:
+                continue  # its last token is being drawn
+            if request.awaits_history:
+                return None
+            if not self._make_room(request, request.num_planned + num_tokens):
+                if self._in_flight:
+                    return None
+                break
+            slices.append(request.next_slice(num_tokens))
+            budget -= num_tokens
+        return budget
 
     def _make_room(self, request: Request, num_tokens: int) -> bool:
-        """Get blocks for a running request, from the newest ones if need be; False when it was itself that.
+        """Get blocks for a running request, from the newest ones if need be.
 
-        Running requests are served in order, so a victim is never in the step already.
+        Running requests are served in order, so a victim is never in the step already. False when it was itself that;
+        or when a step is in flight, for then the newest one may be computing.
         """
         while not self._tables.grow(request, num_tokens):
+            if self._in_flight:
+                return False
             if self._preempt_newest() is request:
                 return False
         return True
@@ -233,8 +268,8 @@ class Scheduler:
             request = self._waiting[0]
             if not self._tables.admit(request):
                 return
-            num_tokens = min(request.num_uncomputed, budget)
-            grown = self._tables.grow(request, request.num_computed + num_tokens)
+            num_tokens = min(request.num_unplanned, budget)
+            grown = self._tables.grow(request, request.num_planned + num_tokens)
             assert grown, "a request was admitted without the blocks for its tokens"
             del self._waiting[0]
             request.state = State.RUNNING
@@ -243,14 +278,16 @@ class Scheduler:
             yield request.next_slice(num_tokens)
 
     def apply(self, step: Step, result: StepResult) -> list[SequenceUpdate]:
-        """Take in the result of the step in flight: an update per sampled sequence that is still here.
+        """Take in the result of the first step in flight: an update per sampled sequence that is still here.
 
         Raises:
             EngineError: it is another step's result (a defect).
         """
-        self._land(step)
-        sampled = tuple(s.seq_id for s in step.slices if s.sample is not None)
-        if sampled != tuple(token.seq_id for token in result.tokens):
+        if not self._in_flight or self._in_flight[0] is not step:
+            raise EngineError("internal error: a result was given for a step that is not in flight")
+        self._in_flight.popleft()
+        self._release_leaving()
+        if [s.seq_id for s in step.slices if s.sample is not None] != [t.seq_id for t in result.tokens]:
             raise EngineError("internal error: the tokens of a result are not those that its step asked for")
         tokens = iter(result.tokens)
         updates: list[SequenceUpdate] = []
@@ -264,23 +301,28 @@ class Scheduler:
                 updates.append(self._take(request, token))
         return updates
 
-    def discard(self, step: Step) -> None:
-        """Forget the step in flight, which failed or was interrupted: its tokens are computed again."""
-        self._land(step)
-        for s in step.slices:
-            request = self._requests.get(s.seq_id)
-            if request is not None:
-                self._tables.trim(request)
+    def discard(self) -> None:
+        """Forget all steps in flight, which failed or were interrupted: their tokens are computed again.
 
-    def _land(self, step: Step) -> None:
-        if self._in_flight is not (step if step.slices else None):
-            raise EngineError("internal error: a result was given for a step that is not in flight")
-        self._in_flight = None
-        for request in self._leaving:
-            self._tables.release(request)
-        self._leaving.clear()
+        They may still run: as long as steps run one after the other, what they write is overwritten before it is read.
+        """
+        self._in_flight.clear()
+        for request in self._running:
+            request.rewind(request.num_computed)
+            self._tables.trim(request)
+        self._release_leaving()
+
+    def _release_leaving(self) -> None:
+        """Take back the blocks of requests that have ended and that no step in flight computes."""
+        if self._leaving:
+            busy = {s.seq_id for step in self._in_flight for s in step.slices}
+            gone = [request for request in self._leaving if request.seq_id not in busy]
+            self._leaving = [request for request in self._leaving if request.seq_id in busy]
+            for request in gone:
+                self._tables.release(request)
 
     def _take(self, request: Request, token: SampledToken) -> SequenceUpdate:
+        request.num_pending -= 1
         if not token.finite:
             self._end(request, "error")
             error = f"numerical error: the logits at output position {len(request.output_ids)} are not finite"
@@ -302,7 +344,8 @@ class Scheduler:
     def check(self) -> None:
         """Assert every invariant of queues, tables, pool and cache; takes time in the size of the pool."""
         self._tables.check([*self._running, *self._leaving])
-        planned = {s.seq_id: s.end for s in self._in_flight.slices} if self._in_flight is not None else {}
+        in_flight = [s for step in self._in_flight for s in step.slices]
+        planned = {s.seq_id: s.end for s in in_flight}
         queues = ((self._waiting, State.WAITING), (self._running, State.RUNNING))
         for queue, state in queues:
             orders = [request.order for request in queue]
@@ -312,7 +355,14 @@ class Scheduler:
                 assert self._requests.get(request.seq_id) is request, f"{name} is queued but unknown"
                 assert request.state is state, f"{name} is {request.state} in the {state.value} queue"
                 assert request.num_computed < request.num_tokens, f"{name} has no token left to compute"
-                num_slots = max(request.num_computed, planned.get(request.seq_id, 0))
+                num_slots = planned.get(request.seq_id, request.num_computed)
+                assert request.num_planned == num_slots, (
+                    f"{name} is planned to {request.num_planned}, not {num_slots}"
+                )
+                drawn = sum(s.seq_id == request.seq_id and s.sample is not None for s in in_flight)
+                assert request.num_pending == drawn, (
+                    f"{name} awaits {request.num_pending} tokens, not {drawn}"
+                )
                 num_blocks = self._pool.blocks_for(num_slots)
                 assert len(request.block_ids) == num_blocks, (
                     f"{name} has {len(request.block_ids)} blocks for {num_slots} slots"
@@ -320,4 +370,4 @@ class Scheduler:
         assert not any(request.num_computed for request in self._waiting), "a waiting request has blocks"
         assert len(self._requests) == len(self._waiting) + len(self._running), "a request is in no queue"
         assert len(self._running) <= self.config.max_num_seqs, "too many requests run"
-        assert self._in_flight is not None or not self._leaving, "a request that ended still holds blocks"
+        assert all(r.seq_id in planned for r in self._leaving), "a request that ended still holds blocks"

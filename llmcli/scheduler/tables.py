@@ -43,7 +43,7 @@ class BlockTables:
         for block_id in known:
             self.pool.share(block_id)
         request.block_ids.extend(known)
-        request.num_computed = len(known) * self.pool.block_size
+        request.rewind(len(known) * self.pool.block_size)
         if self.prefix is not None and request.num_preemptions == 0:
             request.num_cached_tokens = request.num_computed
             self.prefix.count(len(request.prompt_ids), request.num_cached_tokens)
@@ -58,6 +58,8 @@ class BlockTables:
     def grow(self, request: Request, num_tokens: int) -> bool:
         """Make room for a request's first `num_tokens` positions, or do nothing and say False."""
         num_new = self.pool.blocks_for(num_tokens) - len(request.block_ids)
+        if num_new <= 0:
+            return True
         if num_new > self.pool.num_available:
             return False
         request.block_ids.extend(self.pool.acquire() for _ in range(num_new))
@@ -87,8 +89,8 @@ class BlockTables:
         self.pool.release(request.clear_blocks())
 
     def trim(self, request: Request) -> None:
-        """Take back the blocks that nothing computed needs."""
-        self.pool.release(request.cut_blocks(self.pool.blocks_for(request.num_computed)))
+        """Take back the blocks that nothing computed or in flight needs."""
+        self.pool.release(request.cut_blocks(self.pool.blocks_for(request.num_planned)))
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block. Nothing may be running."""

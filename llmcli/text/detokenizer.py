@@ -90,7 +90,7 @@ class _PieceDecoder:
         """Move the anchor over the first `count` held ids; `text` is that of anchor and these ids."""
         new = text[len(self._anchor_text) :]
         self._anchor, self._held = [self._held[count - 1]], self._held[count:]
-        self._anchor_text = self._decode(self._anchor)
+        self._anchor_text = self._tokenizer.decode_one(self._anchor[0])
         return new
 
     def _release_part(self, text: str) -> str:

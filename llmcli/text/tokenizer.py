@@ -76,6 +76,7 @@ class Tokenizer:
             require_id(backend, name, special_tokens[name]) if name in special_tokens else None
             for name in ("bos_token", "eos_token")
         )
+        self._texts: dict[int, str] = {}  # of ids decoded alone
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of a raw prompt, in which the text of a control token is that token.
@@ -92,8 +93,15 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; ids that the vocabulary lacks are left out."""
         # By id: the library goes by the text, which a normalizer may have changed, and lets such tokens pass.
-        kept = [i for i in ids if i not in self.special_ids] if skip_special_tokens else list(ids)
+        kept = [i for i in ids if i not in self.special_ids] if skip_special_tokens else ids
         return self._backend.decode(kept, skip_special_tokens=False)
+
+    def decode_one(self, token_id: int) -> str:
+        """The text of one id, special or not; it is remembered, for streams ask for the same ones again and again."""
+        text = self._texts.get(token_id)
+        if text is None:
+            text = self._texts[token_id] = self._backend.decode([token_id], skip_special_tokens=False)
+        return text
 
     def id_to_token(self, token_id: int) -> str | None:
         """The vocabulary's entry for an id, or None."""

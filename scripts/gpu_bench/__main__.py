@@ -1,6 +1,7 @@
 """`scripts/gpu_check`: is what runs on the GPU right, and how fast is it?
 
     scripts/gpu_check kernels [--dry-run] [--json FILE] [--only STAGE ...] [--minutes N]
+    scripts/gpu_check engine  [--dry-run] [--json FILE] [--only STAGE ...] [--minutes N]
 
 Owns the arguments, the order of the stages and the exit code: 0 all that ran is correct (missed targets are told,
 they are no failure), 1 something is wrong, 2 wrong usage, 3 no GPU and no --dry-run.
@@ -20,9 +21,9 @@ from typing import Any
 
 from scripts.gpu_bench.report import Report
 from scripts.gpu_bench.stage_runner import StageResult, StageRunner
-from scripts.gpu_bench.stages import ENVIRONMENT, Stage, kernel_stages
+from scripts.gpu_bench.stages import ENVIRONMENT, Stage, engine_stages, kernel_stages
 
-CHECKS: dict[str, Callable[[bool], list[Stage]]] = {"kernels": kernel_stages}
+CHECKS: dict[str, Callable[[bool], list[Stage]]] = {"kernels": kernel_stages, "engine": engine_stages}
 USUAL_MINUTES = 10.0
 RESERVE_S = 15.0
 WORKER_MEMORY = 8 << 30  # bytes of the GPU for each stage that runs beside others

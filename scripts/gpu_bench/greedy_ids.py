@@ -87,8 +87,8 @@ class Comparison:
 def run(session: Session, kind: str) -> None:
     """Compare the models of one kind: "bundled", "int4", "float", or "trained" (those beside the repository)."""
     with tempfile.TemporaryDirectory(prefix="gpu_check-models-") as folder:
-        for model in list(_models(kind, Path(folder)))[: 1 if session.dry else None]:
-            reference = cache(partial(_reference, model.folder))
+        for model in list(models(kind, Path(folder)))[: 1 if session.dry else None]:
+            reference = cache(partial(on_cpu, model.folder))
             for dtype in ("float16",) if session.dry else ("float16", "float32"):
                 name = f"greedy {model.name} {dtype}"
                 session.case(name, partial(_case, session.dry, model, reference, dtype))
@@ -100,12 +100,9 @@ def _case(dry: bool, model: Model, reference: Callable[[], LLM], dtype: str) -> 
     prompts, tokens = model.prompts(truth), TOKENS
     if dry:
         prompts, tokens = prompts[:1], DRY_TOKENS
-    expected = _answers(truth, prompts, tokens)
-    bound = FLOAT32_FAR
-    if dtype != "float32":
-        rounded = _compare_all(_reference(model.folder, dtype), prompts, expected, bound=float("inf"))
-        bound = max(FLOAT16_LEAST_FAR, TIMES_ROUNDING * rounded.far)
-    result = _compare_all((_interpreted if dry else _on_gpu)(model.folder(), dtype), prompts, expected, bound)
+    expected = answers_of(truth, prompts, tokens)
+    bound = bound_of(model, dtype, prompts, expected)
+    result = _compare_all((interpreted if dry else on_gpu)(model.folder(), dtype), prompts, expected, bound)
     return {
         "kind": "check",
         "correct": result.same and result.far <= bound,
@@ -116,10 +113,18 @@ def _case(dry: bool, model: Model, reference: Callable[[], LLM], dtype: str) -> 
     }
 
 
+def bound_of(model: Model, dtype: str, prompts: list[list[int]], expected: list[Answer]) -> float:
+    """How far log probabilities may be from the truth's."""
+    if dtype == "float32":
+        return FLOAT32_FAR
+    rounded = _compare_all(on_cpu(model.folder, dtype), prompts, expected, bound=float("inf"))
+    return max(FLOAT16_LEAST_FAR, TIMES_ROUNDING * rounded.far)
+
+
 def _compare_all(
     candidate: LLM, prompts: list[list[int]], expected: list[Answer], bound: float
 ) -> Comparison:
-    answers = partial(_answers, candidate)
+    answers = partial(answers_of, candidate)
     found = answers(prompts, len(expected[0].ids))
     result = Comparison()
     for prompt, theirs, ours in zip(prompts, expected, found, strict=True):
@@ -168,7 +173,7 @@ def _distance(theirs: dict[int, float], ours: dict[int, float]) -> float:
     return max((abs(theirs[token] - ours[token]) for token in shared), default=float("inf"))
 
 
-def _answers(llm: LLM, prompts: list[list[int]], tokens: int) -> list[Answer]:
+def answers_of(llm: LLM, prompts: list[list[int]], tokens: int) -> list[Answer]:
     params = SamplingParams(temperature=0, max_tokens=tokens, logprobs=LOGPROBS, ignore_eos=True)
     answers = []
     for output in llm.generate(prompts, params, use_tqdm=False):
@@ -178,24 +183,24 @@ def _answers(llm: LLM, prompts: list[list[int]], tokens: int) -> list[Answer]:
     return answers
 
 
-def _reference(folder: Callable[[], Path], dtype: str = "float32") -> LLM:
+def on_cpu(folder: Callable[[], Path], dtype: str = "float32") -> LLM:
     return LLM(folder(), device="cpu", kernels="reference", dtype=dtype, **OPTIONS)
 
 
-def _on_gpu(folder: Path, dtype: str) -> LLM:
+def on_gpu(folder: Path, dtype: str, **changes: Any) -> LLM:
     """With the checked-in tile sizes, not those that the user's own tuning found."""
     with patch("llmcli.runtime.tuning_file.user_tuning_file", return_value=None):
-        return LLM(folder, device="cuda", kernels="triton", dtype=dtype, **OPTIONS)
+        return LLM(folder, device="cuda", kernels="triton", dtype=dtype, **OPTIONS | changes)
 
 
-def _interpreted(folder: Path, dtype: str) -> LLM:
+def interpreted(folder: Path, dtype: str) -> LLM:
     """The engine on the CPU, its builder handed the GPU's kernels, which the interpreter runs."""
     kernels = llmcli_kernels.select("cuda", "triton")
     with patch.object(llmcli_kernels, "select", lambda *_, **__: kernels):
         return LLM(folder, device="cpu", kernels="reference", dtype=dtype, **OPTIONS)
 
 
-def _models(kind: str, folder: Path) -> Iterator[Model]:
+def models(kind: str, folder: Path) -> Iterator[Model]:
     if kind == "bundled":
         yield Model("tiny-chat (int4, groups of 64)", lambda: BUNDLED, _texts)
     for name, make in RANDOM_MODELS.get(kind, {}).items():

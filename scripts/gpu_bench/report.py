@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scripts.gpu_bench.engine_targets import ENGINE_TARGETS
 from scripts.gpu_bench.session import Row
 from scripts.gpu_bench.stage_runner import StageResult
 from scripts.gpu_bench.stages import ROOT
-from scripts.gpu_bench.targets import MEANT_FOR, TIME_US, Verdict, judge
+from scripts.gpu_bench.targets import MEANT_FOR, TARGETS, TIME_US, Verdict, judge
 
+TARGETS_OF = {"kernels": TARGETS, "engine": ENGINE_TARGETS}
 REWRITE_S = 10.0
 PROGRESS_S = 10.0
 FAILURES_SHOWN = 5
@@ -40,7 +42,8 @@ class Report:
     """
 
     def __init__(self, check: str, dry: bool, facts: dict[str, Any], path: Path | None) -> None:
-        self.path = path or (None if dry else _usual_path(facts["gpu"]["name"]))
+        self.path = path or (None if dry else _usual_path(check, facts["gpu"]["name"]))
+        self._targets = TARGETS_OF[check]
         self.interrupted = False
         self._dry = dry
         self._facts = facts
@@ -127,7 +130,7 @@ class Report:
                 print(_benchmark_line(row))
         print()
         print(f"targets, made for an {MEANT_FOR}" + (" (a dry run measures nothing)" if self._dry else ""))
-        for verdict in judge(rows):
+        for verdict in judge(rows, self._targets):
             print(_verdict_line(verdict))
 
     def _rows(self) -> list[Row]:
@@ -144,7 +147,7 @@ class Report:
             "environment": self._facts,
             "correct": self.correct,
             "stages": [result.as_row() for result in self._stages.values()],
-            "targets": [verdict.as_row() for verdict in judge(rows)],
+            "targets": [verdict.as_row() for verdict in judge(rows, self._targets)],
             "cases": [
                 {"stage": name, **row}
                 for name, result in self._stages.items()
@@ -158,9 +161,10 @@ class Report:
         whole.replace(self.path)
 
 
-def _usual_path(gpu: str) -> Path:
+def _usual_path(check: str, gpu: str) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", gpu.lower().removeprefix("nvidia")).strip("-")
-    return ROOT / "benchmarks" / f"gpu-{name}-{datetime.now(UTC):%Y-%m-%d}.json"
+    what = "gpu" if check == "kernels" else f"gpu-{check}"
+    return ROOT / "benchmarks" / f"{what}-{name}-{datetime.now(UTC):%Y-%m-%d}.json"
 
 
 def _commit() -> str | None:

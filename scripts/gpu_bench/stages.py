@@ -31,6 +31,7 @@ class Stage:
 
 
 CORRECTNESS_S = 170.0  # for all stages that are not timed, beside each other
+ENGINES = ("llama-3-8b", "llama-2-7b")
 ENVIRONMENT = Stage("environment", "scripts.gpu_bench.environment", budget_s=120)
 
 
@@ -49,6 +50,21 @@ def kernel_stages(dry: bool) -> list[Stage]:
         Stage(
             "other_int4", "scripts.gpu_bench.bench_linear", budget_s=80, silence_s=180, arguments=("others",)
         ),
+    ]
+
+
+def engine_stages(dry: bool) -> list[Stage]:
+    """The stages of `gpu_check engine`: whether all loops say the same, then how fast they are."""
+    kinds = ("int4",) if dry else ("bundled", "int4", "float")
+    engines = ENGINES[:1] if dry else ENGINES
+    loops = "scripts.gpu_bench.engine_loops"
+    bench = "scripts.gpu_bench.bench_engine"
+    return [
+        *(
+            Stage(f"loops:{kind}", loops, CORRECTNESS_S, silence_s=180, timed=False, arguments=(kind,))
+            for kind in kinds
+        ),
+        *(Stage(f"engine:{name}", bench, budget_s=150, silence_s=180, arguments=(name,)) for name in engines),
     ]
 
 

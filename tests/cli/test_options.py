@@ -64,6 +64,18 @@ def test_an_engine_option_reaches_the_config(
 
 
 @pytest.mark.parametrize(
+    ("option", "field", "wanted"),
+    [
+        ("--enforce-eager", "enforce_eager", True),
+        ("--no-async-scheduling", "async_scheduling", False),
+        ("--async-scheduling", "async_scheduling", True),
+    ],
+)
+def test_a_switch_reaches_the_config(option: str, field: str, wanted: bool, understood: Understood) -> None:
+    assert understood(option)["engine"][field] is wanted
+
+
+@pytest.mark.parametrize(
     ("option", "value", "field", "wanted"),
     [
         ("-n", "2k", "max_tokens", 2000),

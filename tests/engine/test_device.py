@@ -11,7 +11,8 @@ from llmcli.engine import build
 from llmcli.engine.stream import EngineThread
 from llmcli.errors import EngineError
 from llmcli.gpu_facts import GpuFacts, NoGpu
-from llmcli.scheduler.step import Step, StepResult
+from llmcli.runtime.runner import Wait
+from llmcli.scheduler.step import Step
 from tests.conftest import RunProgram
 from tests.tiny_models import tiny_chat_model
 
@@ -43,7 +44,7 @@ def told(folder: Path) -> list[str]:
     ("gpu", "lines"),
     [
         (OLD, [f"the GPU is not used: {OLD.reason}; update the driver"]),
-        (TOO_SMALL, ["the GPU is not used: the GPU has 430 KiB free, the model needs 259 MiB"]),
+        (TOO_SMALL, ["the GPU is not used: the GPU has 430 KiB free, the model needs 260 MiB"]),
         (NoGpu("no NVIDIA driver was found", "install it"), []),
     ],
     ids=["can not be used", "too small", "absent"],
@@ -66,7 +67,7 @@ class LostGpu:
     def __init__(self) -> None:
         self.may_fail = threading.Event()
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         self.may_fail.wait(60)
         raise EngineError("the GPU failed: uncorrectable ECC error encountered", fix="restart the machine")
 

@@ -312,6 +312,23 @@ def test_lengths_and_blocks_may_change_under_a_plan(attention, reference: Kernel
     assert_close("paged_attention", case.run(attention), expected)
 
 
+def test_lengths_on_the_device_are_those_that_count(attention, reference: KernelSet):
+    """As in a captured graph: kv_lens are only the most there may be, and a row may have no keys at all."""
+    case = PagedCase([(1, 60), (1, 9), (1, 31)], dtype=HALF)
+    given = case.batch
+    lengths = torch.tensor(given.kv_lens, dtype=torch.int32)
+    case.batch = AttentionBatch(
+        given.query_starts, (64,) * 3, given.block_tables.to(torch.int32), lengths=lengths
+    )
+    for lens in ((60, 9, 31), (17, 9, 30), (1, 2, 31)):
+        lengths.copy_(torch.tensor(lens))
+        now = AttentionBatch(given.query_starts, lens, given.block_tables)
+        expected = reference.paged_attention(case.q, case.kv, now, case.scale, None, None)
+        assert_close("paged_attention", case.run(attention), expected)
+    lengths[1] = 0
+    assert not case.run(attention)[1].any()
+
+
 def test_what_the_kernels_can_not_do_is_refused(attention):
     kv = PagedKV(*torch.zeros(2, 1, 1, 4, 3, dtype=torch.int8), *torch.ones(2, 1, 1, 4))
     batch = AttentionBatch((0, 1), (1,), torch.zeros(1, 1, dtype=torch.int64))

@@ -136,9 +136,9 @@ def test_blocks_that_led_to_a_row_that_is_not_finite_are_never_cached(budget: in
 def test_a_discarded_step_is_computed_again() -> None:
     rig = Rig()
     rig.add(request(0, tokens(9)), request(1, tokens(3)))
-    step = rig.schedule()
+    rig.schedule()
     rig.scheduler.abort(1)
-    rig.scheduler.discard(step)
+    rig.scheduler.discard()
     rig.scheduler.check()
     assert rig.scheduler.num_blocks_used == 0
     rig.drain()

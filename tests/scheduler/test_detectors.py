@@ -87,7 +87,7 @@ def test_the_oracle_finds_a_slot_that_nobody_wrote() -> None:
 
 
 def misdirect(step: Step, first: dict[str, object]) -> Step:
-    return Step((replace(step.slices[0], **first), *step.slices[1:]))  # type: ignore[arg-type]
+    return Step((step.slices[0]._replace(**first), *step.slices[1:]))  # type: ignore[arg-type]
 
 
 def test_the_oracle_finds_a_write_into_another_ones_block() -> None:

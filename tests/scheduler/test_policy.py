@@ -135,9 +135,10 @@ def test_no_request_starts_before_there_are_blocks_for_all_its_tokens() -> None:
     assert rig.step() == {0: 1}
 
 
-def test_a_second_step_is_refused_while_one_is_in_flight() -> None:
+def test_a_third_step_is_refused_while_two_are_in_flight() -> None:
     rig = Rig()
     rig.add(request(0))
+    rig.schedule()
     rig.schedule()
     with pytest.raises(EngineError, match="in flight"):
         rig.schedule()

@@ -1,19 +1,22 @@
 """Thousands of random steps: add, abort, finish, fail, preempt, discard, each checked by the oracle.
 
-A request's output must equal its solo output whatever ran beside it; `Scheduler.check` runs after every move.
-A failure names the case; its seed makes it come back.
+A request's output must equal its solo output whatever ran beside it, and whether or not each step is planned before
+the tokens of the one before are known; `Scheduler.check` runs after every move. A failure names the case; its seed
+makes it come back.
 """
 
 import random
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from llmcli.outputs import FinishReason
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.prefix import PrefixCache, sha256_digest
 from llmcli.scheduler.request import Request, State, output_room, stop_ids
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig, SequenceUpdate
-from llmcli.scheduler.step import Step
+from llmcli.scheduler.step import Step, StepResult
 from tests.fakes import VOCAB_SIZE, OracleRunner, solo_output
 
 EOS_IDS = (0, 1)
@@ -30,10 +33,12 @@ class Case:
     caching: bool = True
     max_num_seqs: int = 10
     fronts: bool = False
+    ahead: bool = False
 
     def __str__(self) -> str:
         cache = "cache" if self.caching else "nocache"
-        return f"seed{self.seed}-B{self.block_size}-pool{self.num_blocks}-budget{self.budget}-{cache}"
+        ahead = "-ahead" if self.ahead else ""
+        return f"seed{self.seed}-B{self.block_size}-pool{self.num_blocks}-budget{self.budget}-{cache}{ahead}"
 
 
 SMALL_POOL, LARGE_POOL = MAX_BLOCKS_PER_SEQUENCE + 1, 5 * MAX_BLOCKS_PER_SEQUENCE
@@ -62,6 +67,8 @@ class Machine:
     outputs: dict[int, list[int]] = field(default_factory=dict)
     live: set[int] = field(default_factory=set)
     first_tokens: list[int] = field(default_factory=list)
+    in_flight: deque[tuple[Step, StepResult]] = field(default_factory=deque)
+    num_late: int = 0
     num_steps: int = 0
     num_errors: int = 0
 
@@ -92,11 +99,13 @@ class Machine:
     def params(self) -> SamplingParams:
         rng = self.rng
         max_tokens = rng.choice((1, 2, self.case.block_size, 2 * self.case.block_size, None))
+        penalised = self.case.ahead and rng.random() < 0.05  # it has the steps wait, of all that run
         return SamplingParams(
             max_tokens=max_tokens,
             min_tokens=min(rng.choice((0, 0, 3, 9)), max_tokens or VOCAB_SIZE),
             stop_token_ids=rng.choice(((), (), (5,), (1, 7))),
             ignore_eos=rng.random() < 0.7,
+            presence_penalty=float(penalised),
         )
 
     def add(self) -> None:
@@ -132,8 +141,10 @@ class Machine:
         """Cancel a request, or end it as a stop string would."""
         if not self.live:
             return
-        seq_id = self.rng.choice(sorted(self.live))
-        reason = self.rng.choice(("abort", "stop"))
+        self.end(self.rng.choice(sorted(self.live)), self.rng.choice(("abort", "stop")))
+
+    def end(self, seq_id: int, reason: FinishReason) -> None:
+        """It is finished for a reason found outside of the scheduler."""
         assert self.scheduler.finish(seq_id, reason)
         assert not self.scheduler.abort(seq_id)
         self.has_ended(seq_id, reason, whole=False)
@@ -163,6 +174,9 @@ class Machine:
         before = [r for r in self.requests.values() if r.state is State.RUNNING]
         step = self.scheduler.schedule()
         self.scheduler.check()
+        assert step.slices or self.in_flight
+        self.num_late += sum(s.late for s in step.slices)
+        assert self.in_flight or not any(s.late for s in step.slices)
         assert step.num_tokens <= self.case.budget
         assert len(step.slices) <= self.case.max_num_seqs
         preempted = [r.order for r in before if r.state is State.WAITING]
@@ -171,23 +185,31 @@ class Machine:
         return step
 
     def step(self) -> None:
-        """One scheduler step; now and then a request ends in mid-flight, or the step fails."""
-        if not self.scheduler.has_unfinished:
-            return
-        step = self.schedule()
-        self.num_steps += 1
+        """Start all steps that may run, and take in the first; now and then a request ends meanwhile, or all fail."""
+        while self.scheduler.has_unfinished and len(self.in_flight) <= self.case.ahead:
+            step = self.schedule()
+            if not step.slices:
+                break
+            self.num_steps += 1
+            self.in_flight.append((step, self.oracle.run(step)))
         if self.rng.random() < 0.02:
             self.end_one()
             self.scheduler.check()
         if self.rng.random() < 0.01:
-            self.scheduler.discard(step)
-        else:
-            result = self.oracle.run(step)
-            if self.rng.random() < 0.02:
-                self.end_one()
+            self.discard()
+        if self.in_flight:
+            step, result = self.in_flight.popleft()
             for update in self.scheduler.apply(step, result):
                 self.take(update)
+                if update.seq_id in self.live and self.rng.random() < 0.005:  # a stop string
+                    self.end(update.seq_id, "stop")
         self.scheduler.check()
+
+    def discard(self) -> None:
+        self.scheduler.discard()
+        self.in_flight.clear()
+        for seq_id in self.live:
+            self.oracle.rewind(seq_id, len(self.outputs[seq_id]))
 
     def run(self, num_steps: int) -> None:
         rng = self.rng
@@ -203,6 +225,7 @@ class Machine:
             self.step()
         while self.scheduler.has_unfinished:
             self.step()
+        self.discard()
 
     def ends_clean(self) -> None:
         scheduler = self.scheduler
@@ -221,8 +244,10 @@ FRONT_CASES = [
     for seed, num_blocks in enumerate((SMALL_POOL, 2 * SMALL_POOL), start=100)
 ]
 
+AHEAD_CASES = [replace(case, seed=case.seed + 1000, ahead=True) for case in [*CASES, *FRONT_CASES]]
 
-@pytest.mark.parametrize("case", [*CASES, *FRONT_CASES], ids=str)
+
+@pytest.mark.parametrize("case", [*CASES, *FRONT_CASES, *AHEAD_CASES], ids=str)
 def test_every_output_equals_the_solo_run(case: Case) -> None:
     machine = Machine(case)
     machine.run(STEPS_PER_CASE)
@@ -231,10 +256,12 @@ def test_every_output_equals_the_solo_run(case: Case) -> None:
     if case.num_blocks == SMALL_POOL and case.budget > 1:
         assert machine.scheduler.num_preemptions > 0
     assert any(r.num_cached_tokens for r in machine.requests.values()) == case.caching
+    assert (machine.num_late > 0) == case.ahead
 
 
-def test_the_random_runs_make_twenty_thousand_steps() -> None:
-    assert len(CASES) * STEPS_PER_CASE >= 20_000
+@pytest.mark.parametrize("cases", [CASES, AHEAD_CASES], ids=["one at a time", "one ahead"])
+def test_the_random_runs_make_twenty_thousand_steps(cases: list[Case]) -> None:
+    assert len(cases) * STEPS_PER_CASE >= 20_000
 
 
 HASHES = {

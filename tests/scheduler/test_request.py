@@ -45,7 +45,7 @@ def test_stop_ids_are_banned_until_min_tokens() -> None:
     req = request(0, (10,), stop_ids=(6, 4), min_tokens=2)
     banned = []
     for _ in range(4):
-        sample = req.next_slice(req.num_uncomputed).sample
+        sample = req.next_slice(req.num_unplanned).sample
         assert sample is not None
         banned.append(sample.banned_ids)
         req.output_ids.append(20)

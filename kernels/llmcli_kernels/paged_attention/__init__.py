@@ -32,6 +32,10 @@ class AttentionBatch:
         query_starts: S+1 ascending row numbers, from 0 to T.
         kv_lens: S lengths, this step's tokens included; at least the number of queries.
         block_tables: [S, max_blocks] int64 or int32; entries behind a sequence's last block are ignored.
+        lengths: [S] int32 beside the tables, where the lengths are read when the kernels run: then kv_lens are only
+            what they are at most. A captured graph is replayed after these and the tables (int32) were overwritten. A
+            sequence of one query may have the length 0: its row of the result is zeros. Only kernel sets with
+            `reads_lengths` take it.
         plans: filled by kernels: what one of them works out once per step and uses again in every layer.
 
     Raises:
@@ -41,6 +45,7 @@ class AttentionBatch:
     query_starts: tuple[int, ...]
     kv_lens: tuple[int, ...]
     block_tables: Tensor
+    lengths: Tensor | None = None
     plans: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +67,12 @@ class AttentionBatch:
             raise ValueError(
                 f"AttentionBatch: block_tables must be int64 or int32 [{len(lens)}, blocks],"
                 f" got {tables.dtype} {list(tables.shape)}"
+            )
+        lengths = self.lengths
+        if lengths is not None and (lengths.dtype != torch.int32 or lengths.shape != (len(lens),)):
+            raise ValueError(
+                f"AttentionBatch: lengths must be int32 [{len(lens)}],"
+                f" got {lengths.dtype} {list(lengths.shape)}"
             )
 
     @property

@@ -122,6 +122,8 @@ def plan_step(batch: AttentionBatch, group: int, tokens: int) -> StepPlan:
     tiles = query_tiles(((n, queries[n], batch.kv_lens[n]) for n in rest), tokens)
     lists = (batch.query_starts, batch.kv_lens, single, few, [number for tile in tiles for number in tile])
     starts, lens, *chosen, tile_numbers = _on_device(lists, batch.block_tables.device)
+    if batch.lengths is not None:
+        lens = batch.lengths
     decodes = tuple(
         DecodeLaunch(
             chosen=numbers,

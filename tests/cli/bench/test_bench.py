@@ -23,7 +23,8 @@ from llmcli.hub.models import resolve_model
 from llmcli.jobs.bench import quick as job
 from llmcli.jobs.bench.quick import BenchPlan
 from llmcli.jobs.bench.result import read_result
-from llmcli.scheduler.step import Step, StepResult
+from llmcli.runtime.runner import Wait
+from llmcli.scheduler.step import Step
 from tests.tiny_models import tiny_chat_model
 
 SMALL = ["-p", "32", "-n", "5", "-b", "1,2", "-r", "3", "--threads", "1", "--dtype", "float32"]
@@ -43,12 +44,12 @@ class Stopping:
     at: int
     steps: int = field(default=0)
 
-    def run(self, step: Step) -> StepResult:
+    def start(self, step: Step) -> Wait:
         self.steps += 1
         if self.steps == self.at:
             raise KeyboardInterrupt
-        result: StepResult = self.runner.run(step)
-        return result
+        wait: Wait = self.runner.start(step)
+        return wait
 
 
 def bench(
