@@ -48,8 +48,9 @@ class CachedModel:
 
 def cached_models(settings: HubSettings) -> list[CachedModel]:
     """Every model repository in the cache, by name, unfinished and broken ones too."""
-    models = [_describe(repo) for repo in cached_repos(settings)]
-    models += [_describe_unlisted(folder) for folder in unlisted_repos(settings)]
+    repos = cached_repos(settings)
+    models = [_describe(repo) for repo in repos]
+    models += [_describe_unlisted(folder) for folder in unlisted_repos(settings, repos)]
     return sorted(models, key=lambda model: model.name.lower())
 
 
@@ -83,6 +84,8 @@ def cached_repos(settings: HubSettings) -> list["CachedRepoInfo"]:
     Raises:
         LLMCliError: the cache can not be read.
     """
+    if not _repo_folders(settings):
+        return []  # at once: the hub's client takes 0.1 s to import
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
     try:
@@ -100,8 +103,9 @@ def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, lis
     Raises:
         ModelNotFoundError: one of them is not in the cache.
     """
-    repos = {repo.repo_id: repo for repo in cached_repos(settings)}
-    unlisted = {repo_name(folder) for folder in unlisted_repos(settings)}
+    listed = cached_repos(settings)
+    repos = {repo.repo_id: repo for repo in listed}
+    unlisted = {repo_name(folder) for folder in unlisted_repos(settings, listed)}
     found: dict[HubId, list[Path] | None] = {}
     for hub_id in hub_ids:
         if hub_id.repo in unlisted:
@@ -115,13 +119,16 @@ def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, lis
     return found
 
 
-def unlisted_repos(settings: HubSettings) -> list[Path]:
-    """Folders of models that the hub's client leaves out: nothing has arrived yet, or a link leads to nothing."""
-    listed = {repo.repo_path.name for repo in cached_repos(settings)}
-    folders = settings.cache_dir.glob("models--*--*") if settings.cache_dir.is_dir() else []
+def unlisted_repos(settings: HubSettings, repos: Sequence["CachedRepoInfo"]) -> list[Path]:
+    """Folders of models that the hub's client leaves out: nothing has arrived yet, or a link leads to nothing.
+
+    Args:
+        repos: what it does not leave out.
+    """
+    listed = {repo.repo_path.name for repo in repos}
     return sorted(
         folder
-        for folder in folders
+        for folder in _repo_folders(settings)
         if folder.name not in listed
         and is_repo(repo_name(folder))
         and any((folder / part).is_dir() for part in ("blobs", "snapshots"))
@@ -163,6 +170,10 @@ def absent(hub_id: HubId, settings: HubSettings) -> ModelNotFoundError:
         why=nearest_cached(hub_id.repo, settings.cache_dir),
         fix="`llmcli list --all` shows what is",
     )
+
+
+def _repo_folders(settings: HubSettings) -> list[Path]:
+    return list(settings.cache_dir.glob("models--*--*")) if settings.cache_dir.is_dir() else []
 
 
 def _describe(repo: "CachedRepoInfo") -> CachedModel:

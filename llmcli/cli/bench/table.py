@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.config import human_bytes
 from llmcli.errors import quote
-from llmcli.model.parameters import short_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +76,8 @@ def print_markdown(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
 
 def model_columns(environment: Mapping[str, Any]) -> list[Column]:
     """The columns that llama-bench puts before its tests: model, size, parameters, backend, threads."""
+    from llmcli.model.parameters import short_count
+
     size, parameters = environment.get("weight_bytes"), environment.get("parameters")
     values = {
         "model": environment.get("model") or "",
