@@ -84,6 +84,7 @@ def chat(
         llmcli chat
         llmcli chat TheBloke/Llama-2-7B-Chat-AWQ --system "Answer in one sentence."
         llmcli chat "Why is the sky blue?" --temperature 0
+        llmcli chat Qwen/Qwen3-0.6B --thinking-budget 500
         llmcli chat --continue
         llmcli chat --url http://127.0.0.1:8000/v1
         git diff | llmcli chat "Write a commit message for this"
@@ -101,6 +102,7 @@ def chat(
     if interactive and single_turn:
         raise UsageError("--interactive and --single-turn exclude each other", fix="give one of them")
     check_options(sessions)
+    think = answers.wants_thinking
     flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
     num_logprobs = flags.pop("logprobs", None)
     if settings.origins.get("api_key") == FLAG:
@@ -160,8 +162,10 @@ def chat(
         state.take_over(saved)
     if system is not None:
         state.conversation.system = system or None
-    if answers.think is not None:
-        state.think = answers.think
+    if think is not None:
+        state.think = think
+    if answers.thinking_budget is not None:
+        state.thinking_budget = answers.thinking_budget
     state.backend.start()
     try:
         if wants_session:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from llmcli.cli.command import OPTIONAL_VALUE
+from llmcli.cli.options import human_number
+from llmcli.errors import UsageError
 
 SESSION = "Session options"
 ANSWER = "Answer options"
@@ -123,6 +125,26 @@ class AnswerOptions:
             rich_help_panel=ANSWER,
         ),
     ] = None
+    reasoning: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(
+            "--reasoning",
+            show_default=False,
+            help="The same as --think and --no-think.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = None
+    thinking_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--thinking-budget",
+            metavar="N",
+            parser=human_number,
+            show_default=False,
+            help="Close the reasoning after N tokens, so that the answer begins.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = None
     show_thinking: Annotated[
         bool | None,
         typer.Option(
@@ -171,6 +193,25 @@ class AnswerOptions:
             rich_help_panel=ANSWER,
         ),
     ] = None
+
+    @property
+    def wants_thinking(self) -> bool | None:
+        """Whether the model is to think, by either option; None where neither says.
+
+        Raises:
+            UsageError: they contradict each other, or no token of thinking is left.
+        """
+        if self.thinking_budget == 0:
+            raise UsageError("--thinking-budget must be at least 1", fix="--no-think has a model not think")
+        if self.reasoning is None:
+            return self.think
+        wanted = self.reasoning == "on"
+        if self.think is not None and self.think != wanted:
+            raise UsageError(
+                f"--reasoning {self.reasoning} contradicts {'--think' if self.think else '--no-think'}",
+                fix="give one of them",
+            )
+        return wanted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
 from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
+from llmcli.ui.thinking_budget import BudgetedStream, Closing, ThinkingBudget
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
@@ -85,8 +86,13 @@ class Backend(Protocol):
         """Tells reasoning from answer in what the model says to a prompt."""
         ...
 
-    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
+    def submit(
+        self, prompt: FittedPrompt, overrides: Mapping[str, Any], thinking: ThinkingBudget | None = None
+    ) -> AnswerStream:
         """Start an answer.
+
+        Args:
+            thinking: when its reasoning is closed, if that can be limited.
 
         Raises:
             LLMCliError: it can not be given; a server may say so only once the stream is read.
@@ -132,6 +138,11 @@ class Backend(Protocol):
     @property
     def can_think(self) -> bool:
         """Whether thinking can be switched on and off."""
+        ...
+
+    @property
+    def can_limit_thinking(self) -> bool:
+        """Whether reasoning can be closed after some number of tokens."""
         ...
 
     def close(self) -> None:
@@ -198,14 +209,23 @@ class LocalBackend:
         end = tokenizer.decode(ids[-MARK_TOKENS:], skip_special_tokens=False)
         return ReasoningSplitter(tokenizer.reasoning, inside=tokenizer.reasoning.open_at_end(end))
 
-    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
+    def submit(
+        self, prompt: FittedPrompt, overrides: Mapping[str, Any], thinking: ThinkingBudget | None = None
+    ) -> AnswerStream:
         """Start an answer.
 
         Raises:
             RequestError: the request can not be served.
         """
         assert prompt.token_ids is not None
-        return self._thread.submit(prompt.token_ids, self.params(overrides))
+        params = self.params(overrides)
+        if thinking is None:
+            return self._thread.submit(prompt.token_ids, params)
+        tokenizer = self._engine.tokenizer
+        text = f"\n{tokenizer.reasoning.closing.strip()}\n\n"  # as models write it
+        closing = Closing(text, tuple(tokenizer.encode(text, add_special_tokens=False)))
+        splitter = self.splitter(prompt)
+        return BudgetedStream(self._thread.submit, prompt.token_ids, params, thinking, splitter, closing)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""
@@ -256,6 +276,11 @@ class LocalBackend:
     def can_think(self) -> bool:
         """Whether the chat template asks for `enable_thinking`."""
         return THINK_SWITCH in (self.template() or "")
+
+    @property
+    def can_limit_thinking(self) -> bool:
+        """Always: the marks around reasoning are known."""
+        return True
 
     def close(self) -> None:
         """Stop the worker thread and free the engine."""

@@ -47,6 +47,7 @@ class ChatState:
         drop_turns: leave out the oldest turns when the context is full; else that is an error.
         prefill: how every answer is made to begin.
         think: whether the model is told to think; None as its template likes.
+        thinking_budget: tokens after which reasoning is closed; None leaves it to the model.
         show_thinking: whether what it thinks stays on the screen, or goes into the pipe; None folds it when it ends.
         markdown: whether answers are rendered; None renders them where a person reads along.
         wrap: whether lines of plain answers are broken between words; None does so on a terminal.
@@ -71,6 +72,7 @@ class ChatState:
     drop_turns: bool = True
     prefill: str = ""
     think: bool | None = None
+    thinking_budget: int | None = None
     show_thinking: bool | None = None
     markdown: bool | None = None
     wrap: bool | None = None
@@ -100,6 +102,11 @@ class ChatState:
         if self.think is not None and not backend.can_think:
             self.think = None
             self.notes.warn(f"the chat template of {quote(backend.name)} has no switch for thinking")
+        if self.thinking_budget is not None and not backend.can_limit_thinking:
+            self.thinking_budget = None
+            self.notes.warn(
+                "the thinking budget is left out: of servers only vLLM and llama.cpp are known to take one"
+            )
         return backend
 
     def use(self, backend: Waiting) -> None:
@@ -117,7 +124,15 @@ class ChatState:
         }
         model = self.backend.model
         return SavedChat(
-            ChatSetup(model.name, model.revision, model.url, self.conversation.system, params, self.think),
+            ChatSetup(
+                model.name,
+                model.revision,
+                model.url,
+                self.conversation.system,
+                params,
+                self.think,
+                self.thinking_budget,
+            ),
             self.conversation.snapshot(),
         )
 
@@ -129,7 +144,7 @@ class ChatState:
         left_out = self.parameters.restore(chat.setup.params)
         if left_out:
             self.notes.warn(f"parameters of the saved chat that are left out: {', '.join(left_out)}")
-        self.think = chat.setup.think
+        self.think, self.thinking_budget = chat.setup.think, chat.setup.thinking_budget
         self.cancel_edit()
 
     def cancel_edit(self) -> None:

@@ -318,7 +318,7 @@ class Recorder:
         self.num_thinking_tokens = 0
         self.closed = False
 
-    def think(self, text: str, num_tokens: int) -> None:
+    def think(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
         self.shown.append(f"({text})")
         self.num_thinking_tokens += num_tokens
 

@@ -23,7 +23,7 @@ def status(state: ChatState, argument: str) -> Outcome:
     ]
     if state.attachments:
         rows.append(("next message", f"with {len(state.attachments)} file(s)"))
-    if state.think is not None or state.show_thinking is not None:
+    if (state.think, state.show_thinking, state.thinking_budget) != (None, None, None):
         rows.append(("thinking", thinking(state)))
     rows += sampling_rows(state.parameters, backend.generation_defaults)
     state.notes.table(rows)
