@@ -89,6 +89,7 @@ def chat(
         llmcli chat --url http://127.0.0.1:8000/v1
         git diff | llmcli chat "Write a commit message for this"
     """
+    from llmcli.cli.chat_bench import measure
     from llmcli.cli.verdict import before_download
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
@@ -157,6 +158,7 @@ def chat(
         wrap=answers.wrap,
         num_logprobs=num_logprobs,
         attachments=attachments,
+        measure=measure,
     )
     if saved is not None:
         state.take_over(saved)

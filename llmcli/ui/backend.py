@@ -7,7 +7,7 @@ and the single answer.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmcli.config import EngineConfig, ResolvedConfig
 from llmcli.hub.licence import licence_text
@@ -22,6 +22,8 @@ from llmcli.ui.thinking_budget import BudgetedStream, Closing, ThinkingBudget
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
     from llmcli.engine.stream import EngineThread
+
+T = TypeVar("T")
 
 THINK_SWITCH = "enable_thinking"
 """The template variable by which most models that can think are told to, or not to."""
@@ -96,6 +98,14 @@ class Backend(Protocol):
 
         Raises:
             LLMCliError: it can not be given; a server may say so only once the stream is read.
+        """
+        ...
+
+    def with_engine(self, job: Callable[["Engine"], T]) -> T:
+        """Do something with the engine itself, while nothing is answered.
+
+        Raises:
+            RequestError: the engine is not here.
         """
         ...
 
@@ -226,6 +236,10 @@ class LocalBackend:
         closing = Closing(text, tuple(tokenizer.encode(text, add_special_tokens=False)))
         splitter = self.splitter(prompt)
         return BudgetedStream(self._thread.submit, prompt.token_ids, params, thinking, splitter, closing)
+
+    def with_engine(self, job: Callable[["Engine"], T]) -> T:
+        """Do something with the engine, on its thread."""
+        return self._thread.run(job)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""

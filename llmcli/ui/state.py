@@ -5,7 +5,7 @@ Plain data; changed by `session.py` and the slash commands.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmcli.errors import quote
 from llmcli.ui.backend import THINK_SWITCH, Backend
@@ -17,6 +17,12 @@ from llmcli.ui.sessions.log import SessionLog
 from llmcli.ui.sessions.records import ChatSetup, SavedChat
 from llmcli.ui.status import Totals
 from llmcli.ui.waiting import Waiting
+
+if TYPE_CHECKING:
+    from llmcli.engine.engine import Engine
+
+
+Measure = Callable[["Engine", Callable[[str], None], Callable[[], bool]], list[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,8 @@ class ChatState:
         last_prompt: the prompt that was sent last.
         totals: what all answers have cost.
         fallback: gives the model that was in use before the present one, while that has not answered yet.
+        measure: times the engine: told what runs now by the first function, it asks the second whether to stop, and
+            returns rows of label and value.
         on_model: is told of a model that the chat switches to, before it is loaded.
     """
 
@@ -83,6 +91,7 @@ class ChatState:
     last_prompt: FittedPrompt | None = None
     totals: Totals = field(default_factory=Totals)
     fallback: Callable[[], Waiting] | None = None
+    measure: Measure | None = None
     on_model: Callable[[Waiting], None] = lambda backend: None
 
     @property

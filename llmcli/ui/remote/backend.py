@@ -4,8 +4,8 @@ What needs the tokenizer is not available here, and says so. Made by `cli/chat.p
 `server.py`'s, the reading of answers `remote/stream.py`'s.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcli.errors import ModelNotFoundError, RequestError, quote
 from llmcli.nearest import did_you_mean
@@ -16,6 +16,10 @@ from llmcli.ui.remote.server import Server
 from llmcli.ui.remote.stream import RemoteStream
 from llmcli.ui.thinking_budget import ThinkingBudget
 
+if TYPE_CHECKING:
+    from llmcli.engine.engine import Engine
+
+T = TypeVar("T")
 SENT = ("role", "content")  # no reasoning of earlier turns: templates drop it, and some servers refuse it
 # `owned_by` in a server's list of models -> its field of a request that limits the tokens of reasoning.
 BUDGET_FIELDS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
@@ -98,6 +102,12 @@ class RemoteBackend:
         if thinking is not None:
             body[BUDGET_FIELDS[str(self._model["owned_by"])]] = thinking.num_tokens
         return RemoteStream(self._server, body)
+
+    def with_engine(self, job: Callable[["Engine"], T]) -> T:
+        """Not available."""
+        raise RequestError(
+            "the engine is with the server", fix=f"llmcli bench serve --base-url {quote(self._server.url)}"
+        )
 
     def describe(self) -> list[tuple[str, str]]:
         """What is known of the model from here."""

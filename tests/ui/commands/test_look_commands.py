@@ -1,5 +1,7 @@
 """What a chat shows of its model, its prompt and its tokens."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,34 @@ def test_a_wish_for_thinking_that_a_model_does_not_know_is_told_once_and_left_ou
     run(chat, "one", "two")
     assert chat.notes.count("the chat template of fake has no switch for thinking") == 1
     assert not chat.engine.tokenizer.template_kwargs
+
+
+def test_bench_shows_what_was_measured_and_leaves_the_conversation() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.measure = lambda engine, tell, stop: [("pp512", f"of {engine.model.name}, {stop()}")]
+    run(chat, "one", "/bench", "two")
+    assert "pp512  of fake, False" in chat.notes
+    assert "the prefix cache is empty now" in chat.notes
+    assert [turn.user for turn in chat.state.conversation.turns] == ["one", "two"]
+
+
+def test_ctrl_c_stops_a_bench_and_shows_what_there_is() -> None:
+    def measure(engine: object, tell: object, stop: Callable[[], bool]) -> list[tuple[str, str]]:
+        signal.raise_signal(signal.SIGINT)
+        return [("pp512", "half")] if stop() else [("pp512", "all")]
+
+    chat = Chat(FakeEngine())
+    chat.state.measure = measure
+    run(chat, "/bench", "two")
+    assert "pp512  half\n(stopped)" in chat.notes
+    assert [turn.answer for turn in chat.state.conversation.turns] == ["Hello there."]
+
+
+def test_bench_takes_no_words_and_says_where_there_are_options() -> None:
+    chat = Chat(FakeEngine())
+    run(chat, "/bench 512", "/bench")
+    assert "error: /bench takes nothing\n" in chat.notes
+    assert "error: there is nothing to measure with here" in chat.notes
 
 
 @pytest.mark.parametrize("line", ["/think much", "/logprobs 21", "/logprobs maybe"])

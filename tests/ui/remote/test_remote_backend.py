@@ -121,6 +121,12 @@ def test_a_server_that_is_not_known_to_limit_thinking_is_told_of_and_asked_witho
     assert not [name for body in fake.bodies for name in body if "budget" in name]
 
 
+def test_a_server_is_measured_by_another_command(fake: FakeServer) -> None:
+    with pytest.raises(RequestError) as failure:
+        backend(fake).with_engine(lambda engine: None)
+    assert failure.value.fix == f"llmcli bench serve --base-url {fake.url}"
+
+
 def test_logprobs_come_in_openais_form(fake: FakeServer) -> None:
     top = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -2.5}]
     content = [{"token": "No", "logprob": -2.5, "top_logprobs": top}]
