@@ -9,6 +9,7 @@ Knows nothing of what is listed; called by the commands that list something, wit
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,21 +82,29 @@ def print_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     Where they are wider than the terminal, spare columns are left out; if that does not suffice, each row becomes a
     block of lines with all of them.
     """
-    from rich.text import Text
+    lines = _lines(rows, columns)
+    if not sys.stdout.isatty() and not os.environ.get("FORCE_COLOR"):
+        for text in _aligned(lines):
+            typer.echo(text)
+        return
+    from rich.text import Text  # takes a while to import, as does its console
 
     from llmcli.ui.console import stdout_console
 
     console = stdout_console()
-    lines = _lines(rows, columns)
     fitting = _without_spare(lines, columns, console.width) if console.is_terminal else lines
     if fitting is None:
         blocks = _blocks(lines)
     else:
-        widths = _widths(fitting)
-        texts = ["".join(map(_padded, line, widths)).rstrip() for line in fitting]
-        blocks = [(texts[0], "")] + [("", text) for text in texts[1:]]
+        head, *others = _aligned(fitting)
+        blocks = [(head, ""), *(("", text) for text in others)]
     for head, text in blocks:
         console.print(Text(head, style="bold").append(text, style="not bold"), soft_wrap=True)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = _widths(lines)
+    return ["".join(map(_padded, line, widths)).rstrip() for line in lines]
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
