@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from llmcli.config import EngineConfig, ResolvedConfig
+from llmcli.config import EngineConfig, ResolvedConfig, Substitutes
 from llmcli.hub.licence import licence_text
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
@@ -161,10 +161,21 @@ class Backend(Protocol):
 
 
 class LocalBackend:
-    """The in-process engine, driven by its worker thread."""
+    """The in-process engine, driven by its worker thread.
 
-    def __init__(self, engine: "Engine", thread: "EngineThread", warnings: Sequence[str] = ()) -> None:
+    Args:
+        chat_template: the source of the template that is used in place of the model's own.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        thread: "EngineThread",
+        warnings: Sequence[str] = (),
+        chat_template: str | None = None,
+    ) -> None:
         self._engine = engine
+        self._chat_template = chat_template
         self._thread = thread
         self.warnings = warnings
 
@@ -276,6 +287,8 @@ class LocalBackend:
 
     def template(self) -> str | None:
         """The source of the chat template."""
+        if self._chat_template is not None:
+            return self._chat_template
         from llmcli.text.tokenizer_files import read_config, read_template_source
 
         folder = self._engine.model.path
@@ -302,7 +315,9 @@ class LocalBackend:
         self._engine.close()
 
 
-def load_backend(model: LocalModel, config: EngineConfig, on_phase: Callable[[str], None]) -> LocalBackend:
+def load_backend(
+    model: LocalModel, config: EngineConfig, substitutes: Substitutes, on_phase: Callable[[str], None]
+) -> LocalBackend:
     """Build the engine and start its thread.
 
     Raises:
@@ -312,8 +327,10 @@ def load_backend(model: LocalModel, config: EngineConfig, on_phase: Callable[[st
     from llmcli.engine.stream import EngineThread
 
     warnings: list[str] = []
-    engine = build_engine(model, config, on_phase=on_phase, on_warning=warnings.append)
-    return LocalBackend(engine, EngineThread(engine), warnings)
+    engine = build_engine(
+        model, config, substitutes=substitutes, on_phase=on_phase, on_warning=warnings.append
+    )
+    return LocalBackend(engine, EngineThread(engine), warnings, substitutes.chat_template)
 
 
 def _awq(spec: AwqSpec) -> str:

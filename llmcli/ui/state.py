@@ -3,7 +3,7 @@
 Plain data; changed by `session.py` and the slash commands.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,12 @@ class Terminal:
     Attributes:
         editor: the command that edits a file; None where there is no terminal to edit on.
         put_clipboard: copies text to the terminal's clipboard; None where there is no terminal.
+        paste_command: prints the clipboard; None where no program for it is known.
     """
 
     editor: str | None = None
     put_clipboard: Callable[[str], None] | None = None
+    paste_command: Sequence[str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class ChatState:
         show_stats: whether each answer is followed by its numbers.
         drop_turns: leave out the oldest turns when the context is full; else that is an error.
         prefill: how every answer is made to begin.
+        template_variables: variables of the chat template that are always given.
         think: whether the model is told to think; None as its template likes.
         thinking_budget: tokens after which reasoning is closed; None leaves it to the model.
         show_thinking: whether what it thinks stays on the screen, or goes into the pipe; None folds it when it ends.
@@ -79,6 +82,7 @@ class ChatState:
     show_stats: bool = True
     drop_turns: bool = True
     prefill: str = ""
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
     think: bool | None = None
     thinking_budget: int | None = None
     show_thinking: bool | None = None
@@ -97,7 +101,8 @@ class ChatState:
     @property
     def template_kwargs(self) -> Mapping[str, Any]:
         """Variables of the chat template that were set."""
-        return {} if self.think is None else {THINK_SWITCH: self.think}
+        switch = {} if self.think is None else {THINK_SWITCH: self.think}
+        return {**self.template_variables, **switch}
 
     @property
     def overrides(self) -> dict[str, Any]:

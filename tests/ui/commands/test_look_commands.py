@@ -8,6 +8,7 @@ import pytest
 
 from llmcli.errors import LLMCliError
 from llmcli.hub.models import LocalModel
+from llmcli.ui.backend import LocalBackend
 from tests.ui.fake_engine import Chat, FakeEngine, Script
 from tests.ui.test_session import run
 
@@ -59,6 +60,22 @@ def test_show_tells_what_the_model_brings(tmp_path: Path) -> None:
         "error: /show takes info",
     ):
         assert said in chat.notes
+
+
+def test_a_template_in_place_of_the_models_is_the_one_that_is_shown_and_asked_for_its_switches() -> None:
+    engine = FakeEngine()
+    backend = LocalBackend(engine, engine, chat_template="{{ enable_thinking }}")  # type: ignore[arg-type]
+    assert backend.template() == "{{ enable_thinking }}"
+    assert backend.can_think
+
+
+def test_variables_of_the_template_are_given_beside_the_switch_for_thinking() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.template_variables = {"shout": 1, "enable_thinking": True}
+    run(chat, "one")
+    assert chat.engine.tokenizer.template_kwargs == {"shout": 1, "enable_thinking": True}
+    chat.state.think = False
+    assert chat.state.template_kwargs == {"shout": 1, "enable_thinking": False}
 
 
 def test_show_says_what_the_model_does_not_bring() -> None:
