@@ -106,7 +106,7 @@ def chat(
     if interactive and single_turn:
         raise UsageError("--interactive and --single-turn exclude each other", fix="give one of them")
     check_options(sessions)
-    think = answers.wants_thinking
+    answers.check()
     flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
     substitutes, defaults = template.substitutes(), template.defaults()
     num_logprobs = flags.pop("logprobs", None)
@@ -173,8 +173,8 @@ def chat(
         state.take_over(saved)
     if system is not None:
         state.conversation.system = system or None
-    if think is not None:
-        state.think = think
+    if answers.think is not None:
+        state.think = answers.think
     if answers.thinking_budget is not None:
         state.thinking_budget = answers.thinking_budget
     state.backend.start()

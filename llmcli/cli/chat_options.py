@@ -121,16 +121,7 @@ class AnswerOptions:
         typer.Option(
             "--think/--no-think",
             show_default=False,
-            help="Have a model that can think do so or not; else as its template likes.",
-            rich_help_panel=ANSWER,
-        ),
-    ] = None
-    reasoning: Annotated[
-        Literal["on", "off"] | None,
-        typer.Option(
-            "--reasoning",
-            show_default=False,
-            help="The same as --think and --no-think.",
+            help="Have a model that can think do so or not (also --reasoning on|off); else as its template likes.",
             rich_help_panel=ANSWER,
         ),
     ] = None
@@ -194,24 +185,10 @@ class AnswerOptions:
         ),
     ] = None
 
-    @property
-    def wants_thinking(self) -> bool | None:
-        """Whether the model is to think, by either option; None where neither says.
-
-        Raises:
-            UsageError: they contradict each other, or no token of thinking is left.
-        """
+    def check(self) -> None:
+        """Raise a UsageError for a value that leaves nothing of what it limits."""
         if self.thinking_budget == 0:
             raise UsageError("--thinking-budget must be at least 1", fix="--no-think has a model not think")
-        if self.reasoning is None:
-            return self.think
-        wanted = self.reasoning == "on"
-        if self.think is not None and self.think != wanted:
-            raise UsageError(
-                f"--reasoning {self.reasoning} contradicts {'--think' if self.think else '--no-think'}",
-                fix="give one of them",
-            )
-        return wanted
 
 
 @dataclass(frozen=True, kw_only=True)

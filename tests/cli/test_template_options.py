@@ -168,8 +168,9 @@ def test_a_server_keeps_its_own(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--reasoning", "on", "--no-think"], "--reasoning on contradicts --no-think"),
-        (["--reasoning", "off", "--think"], "--reasoning off contradicts --think"),
+        (["--reasoning", "on", "--no-think"], "--think is given 2 times"),
+        (["--reasoning", "much"], "--reasoning takes on, off, auto, got much"),
+        (["--reasoning"], "--reasoning takes on, off, auto, got"),
         (["--thinking-budget", "0"], "--thinking-budget must be at least 1"),
         (["--reasoning-budget", "few"], "must be a whole number"),
     ],
