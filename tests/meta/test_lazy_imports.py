@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from llmcli.cli.app import COMMANDS
+from llmcli.hub.models import bundled_model
 
 HEAVY = (
     "torch",
@@ -82,6 +84,17 @@ def test_a_look_at_what_is_here_loads_no_client_and_nothing_that_computes(
     loaded = modules_after(RUN, program_env | {"HF_HUB_OFFLINE": "0"}, shown, *args)
     assert "llmcli.hub.models" in loaded
     assert loaded.isdisjoint({*HTTP_CLIENTS, *HEAVY} - needed)
+
+
+def test_models_in_the_cache_are_listed_without_its_client(
+    program_env: dict[str, str], tmp_path: Path
+) -> None:
+    snapshot = tmp_path / "hub" / "models--ada--model" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    for file in bundled_model().path.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    loaded = modules_after(RUN, program_env | {"HF_HUB_CACHE": str(tmp_path / "hub")}, "ada/model", "list")
+    assert loaded.isdisjoint({*HTTP_CLIENTS, *HEAVY} - {"huggingface_hub"})
 
 
 def test_a_heavy_import_would_be_seen(program_env: dict[str, str]) -> None:
