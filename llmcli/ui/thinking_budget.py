@@ -108,7 +108,7 @@ class BudgetedStream:
         except RequestError:  # the context is full
             stream = None
         if stream is None:
-            yield replace(first, text="", token_ids=(), finish_reason="length", stats=stats)
+            yield TokenEvent(first.request_id, 0, "", (), finish_reason="length", stats=stats)
             return
         self._stream = stream
         if self._aborted:  # in between: it went to the request before
