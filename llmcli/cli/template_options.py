@@ -106,6 +106,8 @@ def _read_template(name: str) -> str:
         raise UsageError(f"--chat-template {quote(name)} is not UTF-8 at byte {error.start + 1}") from None
     except CheckpointError as error:
         raise UsageError(f"--chat-template {quote(name)}: {error.what}") from None
+    if not source.strip():
+        raise UsageError(f"--chat-template {quote(name)} is empty")
     return source
 
 

@@ -3,7 +3,7 @@
 `cli/command.py` replaces them before it parses a line, so that nothing else knows of them.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 
 from llmcli.errors import UsageError, quote
 
@@ -13,7 +13,7 @@ VALUE_ALIASES: dict[str, dict[str, str | None]] = {
 }
 
 
-def replace_value_aliases(args: Sequence[str], known: Set[str]) -> Iterator[str]:
+def replace_value_aliases(args: Sequence[str], known: set[str]) -> Iterator[str]:
     """The arguments with our own switches.
 
     Args:

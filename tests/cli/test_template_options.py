@@ -42,6 +42,7 @@ def test_a_template_is_taken_as_it_is(template: Path) -> None:
     ("content", "said"),
     [
         (b"caf\xe9", "is not UTF-8 at byte 4"),
+        (b"\n", "is empty"),
         (b"one\n{% for x in %}", "chat_template line 2 is not a valid template"),
         (b"x" * (1 << 20) + b"x", "has more than 1,048,576 bytes"),
     ],
