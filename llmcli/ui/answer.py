@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.errors import ContextFullError
 from llmcli.outputs import FinishReason, RequestStats, TokenEvent, TokenLogprobs
-from llmcli.ui.backend import AnswerStream, Backend
+from llmcli.ui.answer_stream import AnswerStream
+from llmcli.ui.backend import Backend
 from llmcli.ui.conversation import Conversation, FittedPrompt
 from llmcli.ui.interrupt import StopRequest
 from llmcli.ui.status import count, used_tokens

@@ -6,16 +6,16 @@ and the single answer.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmcli.config import EngineConfig, ResolvedConfig, Substitutes
 from llmcli.hub.licence import licence_text
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
-from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
 from llmcli.text.reasoning import ReasoningSplitter
+from llmcli.ui.answer_stream import AnswerStream
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
 from llmcli.ui.thinking_budget import BudgetedStream, Closing, ThinkingBudget
 
@@ -30,17 +30,6 @@ THINK_SWITCH = "enable_thinking"
 
 
 MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
-
-
-class AnswerStream(Protocol):
-    """An answer as it comes; the last event has a finish reason."""
-
-    def __iter__(self) -> Iterator[TokenEvent]: ...
-
-    @property
-    def abort(self) -> Callable[[], None]:
-        """Ask for the end, from any thread; the last event still comes."""
-        ...
 
 
 class Backend(Protocol):

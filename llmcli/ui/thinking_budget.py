@@ -6,17 +6,14 @@ cache makes this cheap. Knows streams and ids, no tokenizer and no screen. Made 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from llmcli.errors import RequestError
 from llmcli.outputs import RequestStats, TokenEvent
 from llmcli.sampling import SamplingParams
 from llmcli.text.reasoning import ReasoningSplitter
+from llmcli.ui.answer_stream import AnswerStream
 
-if TYPE_CHECKING:
-    from llmcli.ui.backend import AnswerStream
-
-Start = Callable[[Sequence[int], SamplingParams], "AnswerStream"]
+Start = Callable[[Sequence[int], SamplingParams], AnswerStream]
 
 
 @dataclass(frozen=True, slots=True)
