@@ -7,6 +7,7 @@ and the single answer.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmcli.config import EngineConfig, ResolvedConfig, Substitutes
@@ -267,7 +268,7 @@ class LocalBackend:
         tokenizer, ids = self._engine.tokenizer, list(token_ids or ())
         starts = [place for place, token_id in enumerate(ids) if token_id in tokenizer.control_ids]
         shown = [tokenizer.decode(ids[: starts[0]] if starts else ids)]
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        for start, end in pairwise([*starts, len(ids)]):
             # Decoded along with its control token: a tokenizer may take away a space at the very beginning.
             control = tokenizer.decode(ids[start : start + 1], skip_special_tokens=False)
             text = tokenizer.decode(ids[start:end], skip_special_tokens=False)

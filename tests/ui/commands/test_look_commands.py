@@ -28,6 +28,12 @@ def test_the_prompt_is_shown_as_it_was_sent_with_control_tokens_marked() -> None
     assert "⟦<0>⟧ xxx\n2 tokens; control tokens stand in ⟦ ⟧" in chat.notes
 
 
+def test_a_prompt_without_control_tokens_is_shown_too() -> None:
+    chat = Chat(FakeEngine(chat_template=None))
+    run(chat, "one", "/prompt")
+    assert "\nxxx\n1 tokens; control tokens stand in ⟦ ⟧" in chat.notes
+
+
 def test_a_prompt_can_be_seen_before_it_is_sent_and_changes_nothing() -> None:
     chat = Chat(FakeEngine())
     run(chat, "one", "/prompt two two")
