@@ -275,6 +275,21 @@ _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgKMG]|kB|[KMG]B|[KMG]iB)?")
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Substitutes:
+    """What is used in place of a model's own files.
+
+    Attributes:
+        chat_template: the source of a template; None for the model's.
+        template_kwargs: variables for it.
+        own_defaults: whether the sampling fields of the model's generation_config.json count.
+    """
+
+    chat_template: str | None = None
+    template_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    own_defaults: bool = True
+
+
 def parse_number(text: str) -> int:
     """A human number of tokens or bytes: 8k is 8000, 8K is 8192, 1.5G, 512MiB, 2GB (decimal), 4096.
 

@@ -17,7 +17,7 @@ from typer.completion import shell_complete
 from typer.main import get_command
 
 from llmcli import __version__
-from llmcli.cli.groups import CommandGroup, CommandTable
+from llmcli.cli.groups import CommandGroup, CommandTable, Place
 from llmcli.cli.report import (
     BROKEN_PIPE,
     DISK_FULL,
@@ -31,28 +31,28 @@ from llmcli.cli.report import (
 )
 from llmcli.errors import LLMCliError
 
-# Command name -> module and function, in the order of `llmcli --help`; it leaves out names of two words.
+# In the order of `llmcli --help`.
 COMMANDS: CommandTable = {
-    "chat": ("llmcli.cli.chat", "chat"),
-    "run": ("llmcli.cli.run", "run"),
-    "bench": ("llmcli.cli.bench.quick", "bench"),
-    "bench latency": ("llmcli.cli.bench.latency", "latency"),
-    "bench throughput": ("llmcli.cli.bench.throughput", "throughput"),
-    "bench serve": ("llmcli.cli.bench.serve", "serve"),
-    "bench startup": ("llmcli.cli.bench.startup", "startup"),
-    "bench sweep": ("llmcli.cli.bench.sweep", "sweep"),
-    "bench compare": ("llmcli.cli.bench.compare", "compare"),
-    "tune": ("llmcli.cli.tune", "tune"),
-    "quantize": ("llmcli.cli.quantize", "quantize"),
-    "pull": ("llmcli.cli.pull", "pull"),
-    "list": ("llmcli.cli.list", "list_models"),
-    "show": ("llmcli.cli.show", "show"),
-    "rm": ("llmcli.cli.rm", "rm"),
-    "prune": ("llmcli.cli.prune", "prune"),
-    "verify": ("llmcli.cli.verify", "verify"),
-    "sessions": ("llmcli.cli.sessions", "sessions"),
-    "config": ("llmcli.cli.config", "SUBCOMMANDS"),
-    "doctor": ("llmcli.cli.doctor", "doctor"),
+    "chat": Place("llmcli.cli.chat", "chat", "Chat with a model, or answer one prompt and exit."),
+    "run": Place("llmcli.cli.run", "run", "Answer every prompt of a file, many at once."),
+    "bench": Place("llmcli.cli.bench.quick", "bench", "Measure tokens per second."),
+    "bench latency": Place("llmcli.cli.bench.latency", "latency"),
+    "bench throughput": Place("llmcli.cli.bench.throughput", "throughput"),
+    "bench serve": Place("llmcli.cli.bench.serve", "serve"),
+    "bench startup": Place("llmcli.cli.bench.startup", "startup"),
+    "bench sweep": Place("llmcli.cli.bench.sweep", "sweep"),
+    "bench compare": Place("llmcli.cli.bench.compare", "compare"),
+    "tune": Place("llmcli.cli.tune", "tune", "Find the fastest kernel tiles for this GPU."),
+    "quantize": Place("llmcli.cli.quantize", "quantize", "Turn a dense model into a 4-bit AWQ model."),
+    "pull": Place("llmcli.cli.pull", "pull", "Fetch a model from the Hugging Face hub."),
+    "list": Place("llmcli.cli.list", "list_models", "List the models on this machine."),
+    "show": Place("llmcli.cli.show", "show", "Show what a model is, and whether it fits here."),
+    "rm": Place("llmcli.cli.rm", "rm", "Delete models from the hub's cache."),
+    "prune": Place("llmcli.cli.prune", "prune", "Delete old revisions and unfinished downloads."),
+    "verify": Place("llmcli.cli.verify", "verify", "Find damaged files of cached models, and remove them."),
+    "sessions": Place("llmcli.cli.sessions", "sessions", "List, show, remove or export saved chats."),
+    "config": Place("llmcli.cli.config", "SUBCOMMANDS", "Show and change the defaults of options."),
+    "doctor": Place("llmcli.cli.doctor", "doctor", "Check what works here, and tell how to mend the rest."),
 }
 
 # What people type out of habit; help does not list it.

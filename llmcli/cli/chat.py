@@ -19,6 +19,7 @@ from llmcli.cli.command import Settings
 from llmcli.cli.completion import complete_model
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
 from llmcli.cli.saved_chats import last_model
+from llmcli.cli.template_options import TemplateOptions
 from llmcli.errors import UsageError
 from llmcli.ui.parameters import FLAG
 
@@ -71,6 +72,7 @@ def chat(
         ),
     ] = False,
     answers: AnswerOptions,
+    template: TemplateOptions,
     sessions: SessionOptions,
     server: ServerOptions,
     model_options: ModelOptions,
@@ -84,10 +86,13 @@ def chat(
         llmcli chat
         llmcli chat TheBloke/Llama-2-7B-Chat-AWQ --system "Answer in one sentence."
         llmcli chat "Why is the sky blue?" --temperature 0
+        llmcli chat Qwen/Qwen3-0.6B --thinking-budget 500
+        llmcli chat ./my-model --chat-template chat.jinja --chat-template-kwargs '{"enable_thinking": false}'
         llmcli chat --continue
         llmcli chat --url http://127.0.0.1:8000/v1
         git diff | llmcli chat "Write a commit message for this"
     """
+    from llmcli.cli.chat_bench import measure
     from llmcli.cli.verdict import before_download
     from llmcli.ui.console import stderr_console
     from llmcli.ui.conversation import Conversation
@@ -101,13 +106,16 @@ def chat(
     if interactive and single_turn:
         raise UsageError("--interactive and --single-turn exclude each other", fix="give one of them")
     check_options(sessions)
+    answers.check()
     flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
+    substitutes, defaults = template.substitutes(), template.defaults()
     num_logprobs = flags.pop("logprobs", None)
     if settings.origins.get("api_key") == FLAG:
         notes.warn(
             "others on this machine can see --api-key in the list of processes; LLMCLI_API_KEY hides it"
         )
-    parameters = Parameters(flags, settings.origins)
+    origins = dict.fromkeys(defaults, template.generation_config)
+    parameters = Parameters(defaults | flags, origins | dict(settings.origins))
     attachments = [read_text(name) for name in answers.files or ()]
     log, saved = open_session(sessions, notes)
     models: Models = (
@@ -116,11 +124,14 @@ def chat(
             config,
             notes,
             parameters,
+            substitutes=substitutes,
             before_fetch=before_download(config, notes.dim),
             offline=model_options.offline,
             verbose=verbose,
         )
     )  # fmt: skip
+    if models.url is not None:
+        template.refuse_with_a_server()
     name, prompt = _split(first, second, models)
     if models.url is None and (saved is None or not saved.setup.model):
         name = name or settings.model or last_model()
@@ -155,6 +166,8 @@ def chat(
         wrap=answers.wrap,
         num_logprobs=num_logprobs,
         attachments=attachments,
+        measure=measure,
+        template_variables=substitutes.template_kwargs,
     )
     if saved is not None:
         state.take_over(saved)
@@ -162,6 +175,8 @@ def chat(
         state.conversation.system = system or None
     if answers.think is not None:
         state.think = answers.think
+    if answers.thinking_budget is not None:
+        state.thinking_budget = answers.thinking_budget
     state.backend.start()
     try:
         if wants_session:

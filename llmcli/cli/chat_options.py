@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from llmcli.cli.command import OPTIONAL_VALUE
+from llmcli.cli.options import human_number
+from llmcli.errors import UsageError
 
 SESSION = "Session options"
 ANSWER = "Answer options"
@@ -119,7 +121,18 @@ class AnswerOptions:
         typer.Option(
             "--think/--no-think",
             show_default=False,
-            help="Have a model that can think do so or not; else as its template likes.",
+            help="Have a model that can think do so or not (also --reasoning on|off); else as its template likes.",
+            rich_help_panel=ANSWER,
+        ),
+    ] = None
+    thinking_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--thinking-budget",
+            metavar="N",
+            parser=human_number,
+            show_default=False,
+            help="Close the reasoning after N tokens, so that the answer begins.",
             rich_help_panel=ANSWER,
         ),
     ] = None
@@ -171,6 +184,11 @@ class AnswerOptions:
             rich_help_panel=ANSWER,
         ),
     ] = None
+
+    def check(self) -> None:
+        """Raise a UsageError for a value that leaves nothing of what it limits."""
+        if self.thinking_budget == 0:
+            raise UsageError("--thinking-budget must be at least 1", fix="--no-think has a model not think")
 
 
 @dataclass(frozen=True, kw_only=True)

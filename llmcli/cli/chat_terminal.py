@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmcli.cli.clipboard import paste_command
 from llmcli.cli.editor import editor_command
 from llmcli.cli.saved_chats import state_folder
 
@@ -51,7 +52,11 @@ def terminal_of_commands() -> "Terminal":
 
     if not can_edit():
         return Terminal()
-    return Terminal(editor=editor_command(), put_clipboard=partial(put_clipboard, sys.stdout))
+    return Terminal(
+        editor=editor_command(),
+        put_clipboard=partial(put_clipboard, sys.stdout),
+        paste_command=paste_command(),
+    )
 
 
 def new_view(state: "ChatState") -> "View":

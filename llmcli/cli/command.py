@@ -32,6 +32,7 @@ from llmcli.cli.keys import (
 )
 from llmcli.cli.layers import MODEL, Setting, in_force, read_layers
 from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, SHORT_FORMS
+from llmcli.cli.value_aliases import replace_value_aliases
 from llmcli.errors import LLMCliError, quote
 from llmcli.ui.parameters import FLAG
 
@@ -121,6 +122,8 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         args = self._with_empty_values(args)
         if not ctx.resilient_parsing:
+            names = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+            args = list(replace_value_aliases(args, names))
             typed, _, order = self.make_parser(ctx).parse_args(list(args))
             self._refuse_doubles(ctx, order)
             if self.configurable and not typed.get("help"):  # help works beside a broken file

@@ -19,7 +19,7 @@ from llmcli.cli.completion import complete_model
 from llmcli.cli.config_values import Section, check_files, checked_value, every_key, find_place
 from llmcli.cli.config_writer import remove_setting, write_setting
 from llmcli.cli.editor import editor_command
-from llmcli.cli.groups import Subcommands
+from llmcli.cli.groups import Place, Subcommands
 from llmcli.cli.keys import MODEL_VARIABLE, SECRETS, Vocabulary, read_vocabulary, set_variable
 from llmcli.cli.layers import MODEL, Layers, Setting, in_force, read_file, read_layers, shown, user_file
 from llmcli.cli.listing import Column, print_listing
@@ -44,7 +44,7 @@ TEMPLATE = """\
 SUBCOMMANDS = Subcommands(
     help="Show and change the defaults of options.",
     table={
-        name: ("llmcli.cli.config", function)
+        name: Place("llmcli.cli.config", function)
         for name, function in (
             ("show", "show"),
             ("set", "set_value"),

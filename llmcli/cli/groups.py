@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,8 +18,24 @@ from llmcli.cli.command import build_command
 from llmcli.errors import UsageError, quote
 from llmcli.nearest import did_you_mean
 
-# Name -> module and function. A name of two words is a form of the command that its first word names.
-CommandTable = Mapping[str, tuple[str, str]]
+MAX_SUMMARY = 1000  # characters: as good as none
+
+
+class Place(NamedTuple):
+    """Where a command is, and what its group's help says of it.
+
+    Attributes:
+        name: of a function, or of a `Subcommands`.
+        summary: the first sentence of its help; without it the module is imported to find it.
+    """
+
+    module: str
+    name: str
+    summary: str = ""
+
+
+# A name of two words is a form of the command that its first word names; help does not list it.
+CommandTable = Mapping[str, Place]
 
 
 @dataclass(frozen=True)
@@ -48,11 +64,16 @@ class CommandGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> "TyperCommand | CommandGroup | None":
         if cmd_name not in self.table:
             return None
-        module, name = self.table[cmd_name]
-        target = getattr(importlib.import_module(module), name)
+        place = self.table[cmd_name]
+        target = getattr(importlib.import_module(place.module), place.name)
         if isinstance(target, Subcommands):
             return _build_group(cmd_name, target)
         return build_command(cmd_name, target, configurable=self.configurable)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands and what each is for."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         args = [self.aliases.get(args[0], args[0]), *args[1:]]
@@ -63,6 +84,13 @@ class CommandGroup(TyperGroup):
             known = f"commands: {', '.join(self.list_commands(ctx))}; see {ctx.command_path} --help"
             raise UsageError(f"no such command: {quote(args[0])}", fix=near or known)
         return super().resolve_command(ctx, args)
+
+    def _summary(self, ctx: Any, name: str) -> str:
+        if summary := self.table[name].summary:
+            return summary
+        command = self.get_command(ctx, name)
+        assert command is not None
+        return str(command.get_short_help_str(limit=MAX_SUMMARY))
 
 
 def _build_group(name: str, subcommands: Subcommands) -> CommandGroup:

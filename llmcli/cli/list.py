@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,16 +12,9 @@ from llmcli.cli.listing import Column, print_listing
 from llmcli.cli.options import ListingFormat
 from llmcli.config import EngineConfig, HardwareFacts, human_bytes
 from llmcli.errors import DoesNotFitError, LLMCliError, UnsupportedModelError
-from llmcli.hardware import read_hardware_facts
-from llmcli.hub.cache import CachedModel, cached_models
-from llmcli.hub.models import bundled_model
-from llmcli.hub.settings import hub_settings
-from llmcli.model.checkpoint import read_checkpoint
-from llmcli.model.facts import read_model_facts
-from llmcli.model.parameters import count_parameters, short_count
-from llmcli.model.spec import read_model_spec
-from llmcli.plan import resolve
-from llmcli.runtime.gpu import find_gpu
+
+if TYPE_CHECKING:
+    from llmcli.hub.cache import CachedModel
 
 UNITS = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60))
 
@@ -52,6 +45,12 @@ class Row:
     source: str
 
 
+def _params_cell(row: Row) -> str | None:
+    from llmcli.model.parameters import short_count
+
+    return None if row.parameters is None else short_count(row.parameters)
+
+
 def _fits_cell(row: Row) -> str | None:
     if not row.fits:
         return None if row.fits is None else "no"
@@ -62,7 +61,7 @@ COLUMNS = (
     Column("NAME", lambda row: f"{row.name} (bundled)" if row.source == "bundled" else row.name),
     Column("QUANT", lambda row: row.quantization, spare=5),
     Column("SIZE", lambda row: human_bytes(row.size)),
-    Column("PARAMS", lambda row: None if row.parameters is None else short_count(row.parameters), spare=3),
+    Column("PARAMS", _params_cell, spare=3),
     Column("CTX", lambda row: None if row.context is None else f"{row.context:,}", spare=4),
     Column("FITS", _fits_cell),
     Column("MODIFIED", lambda row: ago(time.time() - row.modified), spare=2),
@@ -138,13 +137,18 @@ def ago(seconds: float) -> str:
 
 def _rows() -> list[Row]:
     """Every model, the bundled one first."""
+    from llmcli.hardware import read_hardware_facts
+    from llmcli.hub.cache import cached_models
+    from llmcli.hub.settings import hub_settings
+    from llmcli.runtime.gpu import find_gpu
+
     models = cached_models(hub_settings(offline=True))
     hardware = read_hardware_facts(find_gpu())
     bundled = _bundled_row(hardware)
     return ([bundled] if bundled else []) + [_cached_row(model, hardware) for model in models]
 
 
-def _cached_row(model: CachedModel, hardware: HardwareFacts) -> Row:
+def _cached_row(model: "CachedModel", hardware: HardwareFacts) -> Row:
     if model.runnable:
         known = _facts(model.path, hardware)
     else:
@@ -162,6 +166,8 @@ def _cached_row(model: CachedModel, hardware: HardwareFacts) -> Row:
 
 
 def _bundled_row(hardware: HardwareFacts) -> Row | None:
+    from llmcli.hub.models import bundled_model
+
     try:
         model = bundled_model()
     except LLMCliError:
@@ -181,6 +187,12 @@ def _bundled_row(hardware: HardwareFacts) -> Row | None:
 
 def _facts(folder: Path, hardware: HardwareFacts) -> dict[str, Any]:
     """What the settings and the headers of the weights tell: fields of `Row`."""
+    from llmcli.model.checkpoint import read_checkpoint
+    from llmcli.model.facts import read_model_facts
+    from llmcli.model.parameters import count_parameters
+    from llmcli.model.spec import read_model_spec
+    from llmcli.plan import resolve
+
     try:
         spec = read_model_spec(folder)
         tensors = read_checkpoint(folder)

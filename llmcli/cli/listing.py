@@ -9,6 +9,7 @@ Knows nothing of what is listed; called by the commands that list something, wit
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ MAX_CELL = 1000
 class Column:
     """One column of the table: its head, and what of a row stands in it (None is shown as "-").
 
-    A terminal that is too narrow does without columns that are `spare`, the lowest first; 0 is never left out.
+    A terminal that is too narrow does without columns that are `spare`, the lowest first; 0 is never left out. Numbers
+    to be compared stand at the `right`.
     """
 
     title: str
     cell: Callable[[Any], object]
     spare: int = 0
+    right: bool = False
 
     def text(self, row: Any) -> str:
         """The cell as one line without control characters."""
@@ -81,21 +84,31 @@ def print_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     Where they are wider than the terminal, spare columns are left out; if that does not suffice, each row becomes a
     block of lines with all of them.
     """
-    from rich.text import Text
+    lines = _lines(rows, columns)
+    if not sys.stdout.isatty() and not os.environ.get("FORCE_COLOR"):
+        for text in _aligned(lines, columns):
+            typer.echo(text)
+        return
+    from rich.text import Text  # takes a while to import, as does its console
 
     from llmcli.ui.console import stdout_console
 
     console = stdout_console()
-    lines = _lines(rows, columns)
-    fitting = _without_spare(lines, columns, console.width) if console.is_terminal else lines
-    if fitting is None:
+    kept = _kept(lines, columns, console.width) if console.is_terminal else list(range(len(columns)))
+    if kept is None:
         blocks = _blocks(lines)
     else:
-        widths = _widths(fitting)
-        texts = ["".join(map(_padded, line, widths)).rstrip() for line in fitting]
-        blocks = [(texts[0], "")] + [("", text) for text in texts[1:]]
+        fitting = [[line[at] for at in kept] for line in lines]
+        head, *others = _aligned(fitting, [columns[at] for at in kept])
+        blocks = [(head, ""), *(("", text) for text in others)]
     for head, text in blocks:
         console.print(Text(head, style="bold").append(text, style="not bold"), soft_wrap=True)
+
+
+def _aligned(lines: Sequence[Sequence[str]], columns: Sequence[Column]) -> list[str]:
+    widths = _widths(lines)
+    sides = [column.right for column in columns]
+    return [(" " * GAP).join(map(_padded, line, widths, sides)).rstrip() for line in lines]
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
@@ -104,17 +117,15 @@ def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
 
 
-def _without_spare(
-    lines: list[list[str]], columns: Sequence[Column], max_width: int
-) -> list[list[str]] | None:
-    """The lines without as many spare columns as must go to fit; None if that does not suffice."""
+def _kept(lines: list[list[str]], columns: Sequence[Column], max_width: int) -> list[int] | None:
+    """The places of the columns without as many spare ones as must go to fit; None if that does not suffice."""
     kept = list(range(len(columns)))
     spare = sorted((at for at in kept if columns[at].spare), key=lambda at: columns[at].spare)
     for left_out in [None, *spare]:
         kept = [at for at in kept if at != left_out]
         fitting = [[line[at] for at in kept] for line in lines]
         if sum(_widths(fitting)) + GAP * (len(kept) - 1) <= max_width:
-            return fitting
+            return kept
     return None
 
 
@@ -127,11 +138,12 @@ def _blocks(lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     blocks: list[tuple[str, str]] = []
     for row in rows:
         blocks += [("", "")] * bool(blocks)
-        blocks += [(_padded(title, width), cell) for title, cell in zip(titles, row, strict=True)]
+        blocks += [(_padded(title, width) + " " * GAP, cell) for title, cell in zip(titles, row, strict=True)]
     return blocks
 
 
-def _padded(cell: str, width: int) -> str:
+def _padded(cell: str, width: int, right: bool = False) -> str:
     from rich.cells import cell_len
 
-    return cell + " " * (width - cell_len(cell) + GAP)
+    padding = " " * (width - cell_len(cell))
+    return padding + cell if right else cell + padding

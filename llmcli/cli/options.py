@@ -41,6 +41,8 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--repetition-penalty": ("--repeat-penalty",),
     "--system": ("--system-prompt", "--sys", "-sys"),
     "--kv-cache-dtype": ("--cache-type", "--kv-bits"),
+    "--chat-template": ("--chat-template-file",),
+    "--thinking-budget": ("--reasoning-budget",),
     "--column": ("--prompt-column", "--prompt-field", "--text-column"),
     # of llama-bench, batched-bench and vllm bench
     "--prompt-tokens": ("--n-prompt",),

@@ -1,8 +1,6 @@
 """`llmcli prune`: free what nothing in the hub's cache refers to any more."""
 
 from llmcli.cli.rm import DryRun, Yes, carry_out
-from llmcli.hub.deletion import plan_pruning
-from llmcli.hub.settings import hub_settings
 
 
 def prune(*, yes: Yes = False, dry_run: DryRun = False) -> None:
@@ -14,4 +12,7 @@ def prune(*, yes: Yes = False, dry_run: DryRun = False) -> None:
     Examples:
         llmcli prune --dry-run
     """
+    from llmcli.hub.deletion import plan_pruning
+    from llmcli.hub.settings import hub_settings
+
     carry_out(plan_pruning(hub_settings(offline=True)), yes=yes, dry_run=dry_run)

@@ -3,28 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmcli.cli.options import ModelOptions, Quiet
 from llmcli.config import EngineConfig, human_bytes
 from llmcli.errors import ModelNotRunnableError, UsageError, quote
-from llmcli.hub.download import (
-    blob_path,
-    bytes_to_fetch,
-    fetch,
-    files_to_fetch,
-    is_weights,
-    obtain,
-    verify_snapshot,
-)
-from llmcli.hub.fetching import free_space
-from llmcli.hub.local_folder import fetch_to_folder
-from llmcli.hub.models import BUNDLED_NAME
-from llmcli.hub.names import HubId, parse_hub_id
-from llmcli.hub.remote import Patterns, RemoteSnapshot, list_remote
 from llmcli.hub.settings import MAX_WORKERS, HubSettings, hub_settings
+
+if TYPE_CHECKING:
+    from llmcli.hub.names import HubId
+    from llmcli.hub.remote import Patterns, RemoteSnapshot
 
 MOST_WORKERS = 64
 FILES = "What is fetched"
@@ -63,8 +53,10 @@ class FileOptions:
         ),
     ] = None
 
-    def patterns(self) -> Patterns:
+    def patterns(self) -> "Patterns":
         """The globs."""
+        from llmcli.hub.remote import Patterns
+
         return Patterns(tuple(self.include or ()), tuple(self.exclude or ()))
 
 
@@ -123,6 +115,10 @@ def pull(
         llmcli pull TheBloke/Llama-2-7B-Chat-AWQ --dry-run
         llmcli pull Qwen/Qwen3-0.6B --local-dir ./qwen
     """
+    from llmcli.hub.models import BUNDLED_NAME
+    from llmcli.hub.names import parse_hub_id
+    from llmcli.hub.remote import list_remote
+
     if model == BUNDLED_NAME:
         raise UsageError(f"{BUNDLED_NAME} comes with llmcli; there is nothing to fetch", fix="llmcli chat")
     hub_id = parse_hub_id(model, options.revision)
@@ -137,21 +133,42 @@ def pull(
     tell = typer.echo if dry_run else say
     for line in _plan(remote, settings, files.local_dir, listed=dry_run):
         tell(line)
-    weights_come = any(is_weights(file) for file in files_to_fetch(remote, settings))
-    if not remote.partial and (weights_come or dry_run):
+    if not remote.partial and (dry_run or _weights_come(remote, settings)):
         _tell_verdict(remote, settings, tell, force=force)
-    if dry_run:
-        return
-    if files.local_dir is not None:
-        typer.echo(fetch_to_folder(remote, files.local_dir, settings, say))
-    else:
-        typer.echo(fetch(remote, settings, say, anew=verify))
+    if not dry_run:
+        typer.echo(_fetch(remote, settings, files.local_dir, say, anew=verify))
+
+
+def _weights_come(remote: "RemoteSnapshot", settings: HubSettings) -> bool:
+    from llmcli.hub.download import files_to_fetch, is_weights
+
+    return any(is_weights(file) for file in files_to_fetch(remote, settings))
+
+
+def _fetch(
+    remote: "RemoteSnapshot",
+    settings: HubSettings,
+    local_dir: Path | None,
+    say: Callable[[str], None],
+    *,
+    anew: bool,
+) -> Path:
+    """The folder with the model, in the cache or where it was wanted."""
+    from llmcli.hub.download import fetch
+    from llmcli.hub.local_folder import fetch_to_folder
+
+    if local_dir is not None:
+        return fetch_to_folder(remote, local_dir, settings, say)
+    return fetch(remote, settings, say, anew=anew)
 
 
 def _offline(
-    hub_id: HubId, settings: HubSettings, files: FileOptions, verify: bool, say: Callable[[str], None]
+    hub_id: "HubId", settings: HubSettings, files: FileOptions, verify: bool, say: Callable[[str], None]
 ) -> Path:
     """The folder in the cache: all that there is to do without a network."""
+    from llmcli.hub.download import obtain, verify_snapshot
+    from llmcli.hub.remote import Patterns
+
     if files.patterns() != Patterns() or files.local_dir is not None:
         raise UsageError(
             "--include, --exclude and --local-dir need the hub, and the network is off",
@@ -162,9 +179,12 @@ def _offline(
 
 
 def _plan(
-    remote: RemoteSnapshot, settings: HubSettings, local_dir: Path | None, *, listed: bool
+    remote: "RemoteSnapshot", settings: HubSettings, local_dir: Path | None, *, listed: bool
 ) -> list[str]:
     """What will come, where it goes and under which terms; with one line for each file if `listed`."""
+    from llmcli.hub.download import blob_path, bytes_to_fetch, files_to_fetch
+    from llmcli.hub.fetching import free_space
+
     missing = set(files_to_fetch(remote, settings))
     lines = []
     if listed:
@@ -187,7 +207,7 @@ def _plan(
 
 
 def _tell_verdict(
-    remote: RemoteSnapshot, settings: HubSettings, tell: Callable[[str], None], *, force: bool
+    remote: "RemoteSnapshot", settings: HubSettings, tell: Callable[[str], None], *, force: bool
 ) -> None:
     """What it is and whether it fits; refuses what llmcli can not run, unless forced."""
     from llmcli.cli.verdict import preview

@@ -2,17 +2,16 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmcli.cli.completion import complete_model
 from llmcli.config import human_bytes
 from llmcli.errors import UsageError, quote
-from llmcli.hub.cache import find_cached_ids
-from llmcli.hub.deletion import Deletion, plan_deletion
-from llmcli.hub.models import BUNDLED_NAME
-from llmcli.hub.settings import hub_settings
+
+if TYPE_CHECKING:
+    from llmcli.hub.deletion import Deletion
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")]
@@ -38,6 +37,11 @@ def rm(
         llmcli rm TheBloke/Llama-2-7B-Chat-AWQ
         llmcli rm 'TheBloke/*' --dry-run
     """
+    from llmcli.hub.cache import find_cached_ids
+    from llmcli.hub.deletion import plan_deletion
+    from llmcli.hub.models import BUNDLED_NAME
+    from llmcli.hub.settings import hub_settings
+
     if BUNDLED_NAME in models:
         raise UsageError(f"{BUNDLED_NAME} is a part of llmcli and can not be removed")
     for model in models:
@@ -51,7 +55,7 @@ def rm(
     carry_out(deletion, yes=yes, dry_run=dry_run)
 
 
-def carry_out(deletion: Deletion, *, yes: bool, dry_run: bool) -> None:
+def carry_out(deletion: "Deletion", *, yes: bool, dry_run: bool) -> None:
     """Show what goes, ask, and delete; the bytes are the result.
 
     Raises:

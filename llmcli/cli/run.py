@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llmcli.cli.command import Settings
 from llmcli.cli.options import EngineOptions, ModelOption, ModelOptions, Quiet, SamplingOptions
 from llmcli.cli.run_options import Input, MaxInflight, Progress, PromptOptions, ResultOptions
+from llmcli.cli.template_options import TemplateOptions
 from llmcli.errors import ItemsFailedError, UsageError, quote
 from llmcli.ui.parameters import FLAG
 
@@ -33,6 +34,7 @@ def run(
     *,
     results: ResultOptions,
     prompts: PromptOptions,
+    template: TemplateOptions,
     max_inflight: MaxInflight = None,
     progress: Progress = "auto",
     quiet: Quiet = False,
@@ -61,9 +63,10 @@ def run(
     from llmcli.jobs.batch.requests import LineRules
     from llmcli.ui.console import stderr_console
 
-    config, flags = engine.config(), sampling.overrides()
+    config, flags = engine.config(), template.defaults() | sampling.overrides()
+    substitutes = template.substitutes()
     results.check()
-    prompts.check()
+    prompts.check(template.any_template)
     to_terminal = results.path == "-" and sys.stdout.isatty()
     options = BatchOptions(
         sampling=flags,
@@ -87,7 +90,9 @@ def run(
         if output is not None and not results.force:
             output.check(file.name)
         command = resume_command(sys.argv[1:], from_pipe=file.name == "standard input")
-        job = BatchJob(file, validation, rules, prompts, results, options, shown, output, command)
+        job = BatchJob(
+            file, validation, rules, prompts, results, options, shown, output, command, substitutes
+        )
         if not _nothing_to_do(job):
             _serve(job, typed or validation.model or model, hub, config)  # a line goes before a default
 
@@ -112,7 +117,7 @@ def _serve(job: "BatchJob", model: str | None, hub: ModelOptions, config: "Engin
 
     from llmcli.engine.build import build_engine  # torch: only once the model is here
 
-    engine = build_engine(found, config, on_phase=say, on_warning=say)
+    engine = build_engine(found, config, substitutes=job.substitutes, on_phase=say, on_warning=say)
     with closing(engine):
         job.serve(engine, found, made_with)
 

@@ -16,6 +16,7 @@ import typer
 
 from llmcli.cli.report import INTERRUPTED
 from llmcli.cli.run_interrupt import CtrlC
+from llmcli.config import Substitutes
 from llmcli.errors import ItemsFailedError, quote
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class BatchJob:
     Attributes:
         output: the file that results go to; None for a stream or device.
         resume_command: what to type to go on when the job was stopped.
+        substitutes: what is used in place of the model's own files.
     """
 
     file: "PromptFile"
@@ -51,6 +53,7 @@ class BatchJob:
     progress: "BatchProgress"
     output: "ResultFile | None" = None
     resume_command: str = ""
+    substitutes: Substitutes = Substitutes()  # noqa: RUF009 - it can not be changed
 
     def settings(self, model: "LocalModel", config: "EngineConfig") -> dict[str, Any]:
         """What the results depend on besides the lines, for the manifest.
@@ -64,7 +67,7 @@ class BatchJob:
         if self.output is None:
             return {}
         settings = {
-            **model_settings(model, config, self.options.sampling),
+            **model_settings(model, config, self.options.sampling, self.substitutes),
             "system": self.prompts.system,
             "raw": self.prompts.raw,
             "column": self.prompts.column,
@@ -94,7 +97,12 @@ class BatchJob:
         from llmcli.jobs.batch.job import BatchRun, StopSignal
         from llmcli.jobs.batch.prompts import PromptEncoder
 
-        encoder = PromptEncoder(engine.tokenizer, raw=self.prompts.raw, system=self.prompts.system)
+        encoder = PromptEncoder(
+            engine.tokenizer,
+            raw=self.prompts.raw,
+            system=self.prompts.system,
+            template_kwargs=self.substitutes.template_kwargs,
+        )
         if self.validation.num_texts:
             self.progress.say(encoder.describe())
         name = model.name if model.revision is None else f"{model.name}@{model.revision}"

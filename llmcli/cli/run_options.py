@@ -161,11 +161,17 @@ class PromptOptions:
     skip_invalid: SkipInvalid = False
     max_errors: MaxErrors = None
 
-    def check(self) -> None:
-        """Raise a UsageError for options that contradict each other."""
-        if self.raw and self.system:
+    def check(self, template_option: str | None = None) -> None:
+        """Raise a UsageError for options that contradict each other.
+
+        Args:
+            template_option: another option that is given and needs the chat template.
+        """
+        needs_template = "--system" if self.system else template_option
+        if self.raw and needs_template:
             raise UsageError(
-                "--system needs the chat template, and --raw goes without it", fix="give one of the two"
+                f"{needs_template} needs the chat template, and --raw goes without it",
+                fix="give one of the two",
             )
 
     def check_lines(self, name: str, found: "Validation") -> None:

@@ -6,26 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmcli.cli.description import (
-    FIT_COLUMNS,
-    describe,
-    description_lines,
-    generation_defaults,
-)
 from llmcli.cli.listing import print_table
 from llmcli.cli.options import Device, Json, ModelArgument, Offline, Revision
 from llmcli.config import EngineConfig
 from llmcli.errors import LLMCliError, UsageError, quote
-from llmcli.hardware import read_hardware_facts
-from llmcli.hub.licence import licence_name, licence_text
-from llmcli.hub.models import LocalModel, find_local
-from llmcli.hub.remote import RemoteSnapshot
-from llmcli.hub.settings import HubSettings, hub_settings
-from llmcli.runtime.gpu import find_gpu
+
+if TYPE_CHECKING:
+    from llmcli.hub.models import LocalModel
+    from llmcli.hub.remote import RemoteSnapshot
+    from llmcli.hub.settings import HubSettings
 
 CARD_WAIT_S = 3.0  # for the licence of a model that is here: nice to know, not worth a wait
 PARTS = ("template", "params", "license", "config")
@@ -114,15 +107,18 @@ def show(
         llmcli show Qwen/Qwen3-8B-AWQ
         llmcli show ./my-model --template
     """
+    from llmcli.cli.description import FIT_COLUMNS, describe, description_lines
+    from llmcli.hardware import read_hardware_facts
+    from llmcli.runtime.gpu import find_gpu
+
     chosen = part.chosen()
     if chosen is not None and as_json:
         raise UsageError(f"--json and --{chosen} exclude each other", fix="give one of them")
     config = EngineConfig(device=device)  # type: ignore[arg-type]
-    settings = hub_settings(offline=offline)
     if chosen == "license":
-        typer.echo(_plain(_licence_text(model, revision, settings)))
+        typer.echo(_plain(_licence_text(model, revision, offline)))
         return
-    with _find(model, revision, settings) as source:
+    with _find(model, revision, offline) as source:
         if chosen is not None:
             typer.echo(_plain(_part(chosen, source.folder)))
             return
@@ -138,14 +134,18 @@ def show(
 
 
 @contextmanager
-def _find(model: str | None, revision: str | None, settings: HubSettings) -> Iterator[Source]:
+def _find(model: str | None, revision: str | None, offline: bool) -> Iterator[Source]:
     """The model on this machine, else its outline from the hub."""
-    local = find_local(model, revision=revision, settings=settings)
+    from llmcli.hub.models import find_local
+    from llmcli.hub.settings import hub_settings
+
+    local = find_local(model, revision=revision)
     if local is not None:
-        yield _local(local, settings)
+        yield _local(local, offline)
         return
     from llmcli.hub.outline import outline
 
+    settings = hub_settings(offline=offline)
     remote = _remote(str(model), revision, settings)
     with outline(remote, settings) as folder:
         yield Source(
@@ -161,7 +161,7 @@ def _find(model: str | None, revision: str | None, settings: HubSettings) -> Ite
         )
 
 
-def _remote(model: str, revision: str | None, settings: HubSettings) -> RemoteSnapshot:
+def _remote(model: str, revision: str | None, settings: "HubSettings") -> "RemoteSnapshot":
     """What the hub has of a model that is not on this machine.
 
     Raises:
@@ -178,12 +178,16 @@ def _remote(model: str, revision: str | None, settings: HubSettings) -> RemoteSn
     return list_remote(hub_id, settings)
 
 
-def _local(local: LocalModel, settings: HubSettings) -> Source:
+def _local(local: "LocalModel", offline: bool) -> Source:
+    from llmcli.hub.licence import licence_name
+    from llmcli.hub.settings import hub_settings
+
     files = tuple((path.name, path.stat().st_size) for path in sorted(local.path.iterdir()) if path.is_file())
     licence = licence_name(local.path)
     found = Source(local.name, local.source, local.revision, local.path, local.path, "", files, licence)
     if local.source != "hub":
         return found
+    settings = hub_settings(offline=offline)
     found = replace(found, url=f"{settings.endpoint}/{local.name}")
     if settings.offline:
         return found
@@ -207,6 +211,8 @@ def _part(chosen: str, folder: Path) -> str:
     if chosen == "config":
         return (folder / "config.json").read_text(encoding="utf-8", errors="replace").rstrip("\n")
     if chosen == "params":
+        from llmcli.cli.description import generation_defaults
+
         defaults = generation_defaults(folder)
         return "\n".join(f"{key} {json.dumps(value)}" for key, value in defaults.items())
     from llmcli.text.template_kind import read_template
@@ -217,18 +223,23 @@ def _part(chosen: str, folder: Path) -> str:
     return source if isinstance(source, str) else json.dumps(source, indent=2, ensure_ascii=False)
 
 
-def _licence_text(model: str | None, revision: str | None, settings: HubSettings) -> str:
+def _licence_text(model: str | None, revision: str | None, offline: bool) -> str:
     """The licence's text from the model's folder or from the hub, else its name.
 
     Raises:
         UsageError: nothing is known of a licence.
     """
-    local = find_local(model, revision=revision, settings=settings)
+    from llmcli.hub.licence import licence_text
+    from llmcli.hub.models import find_local
+    from llmcli.hub.settings import hub_settings
+
+    local = find_local(model, revision=revision)
     if local is not None and (text := licence_text(local.path)):
         return text
     unknown = UsageError(
         f"no licence is known of {quote(model or 'the bundled model')}", fix="look at the page of its maker"
     )
+    settings = hub_settings(offline=offline)
     if local is not None and (local.source != "hub" or settings.offline):
         raise unknown
     from llmcli.hub.outline import read_text_file

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmcli.cli.completion import complete_model
 from llmcli.cli.options import Quiet
 from llmcli.errors import ItemsFailedError, UsageError, quote
-from llmcli.hub.cache import cached_models, files_of, find_cached_ids
-from llmcli.hub.models import BUNDLED_NAME
-from llmcli.hub.names import HubId
-from llmcli.hub.settings import HubSettings, hub_settings
-from llmcli.hub.verify import damaged_files
+
+if TYPE_CHECKING:
+    from llmcli.hub.names import HubId
+    from llmcli.hub.settings import HubSettings
 
 
 def verify(
@@ -38,6 +37,11 @@ def verify(
         llmcli verify
         llmcli verify 'TheBloke/*'
     """
+    from llmcli.hub.cache import cached_models, files_of, find_cached_ids
+    from llmcli.hub.models import BUNDLED_NAME
+    from llmcli.hub.names import HubId
+    from llmcli.hub.settings import hub_settings
+
     if BUNDLED_NAME in (models or ()):
         raise UsageError(f"{BUNDLED_NAME} is a part of llmcli, not of the hub's cache")
     settings = hub_settings(offline=True)
@@ -57,9 +61,11 @@ def verify(
 
 
 def _is_right(
-    hub_id: HubId, files: list[Path] | None, settings: HubSettings, notice: Callable[[str], None]
+    hub_id: "HubId", files: list[Path] | None, settings: "HubSettings", notice: Callable[[str], None]
 ) -> bool:
     """Hash the files of a model, and tell; None is a copy in which some are missing."""
+    from llmcli.hub.verify import damaged_files
+
     name = quote(str(hub_id))
     if files is None:
         typer.echo(f"{name}: files are missing")

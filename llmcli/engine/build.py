@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from llmcli.config import EngineConfig, ResolvedConfig, human_bytes
+from llmcli.config import EngineConfig, ResolvedConfig, Substitutes, human_bytes
 from llmcli.engine.engine import Engine
 from llmcli.engine.first_use import compile_kernels, from_home
 from llmcli.errors import CheckpointError, UsageError, quote
@@ -34,12 +34,14 @@ def build_engine(
     model: LocalModel,
     config: EngineConfig,
     *,
+    substitutes: Substitutes | None = None,
     on_phase: Report | None = None,
     on_warning: Report | None = None,
 ) -> Engine:
     """Load a model.
 
     Args:
+        substitutes: what is used in place of the model's own files; its `template_kwargs` are for the callers.
         on_phase: called with one line for each phase that is done, and every few seconds of a long one.
         on_warning: called with one line for each thing that was ignored.
 
@@ -48,12 +50,12 @@ def build_engine(
         UsageError: a value of the config does not suit the model; or the GPU asked for can not be used.
         EngineError: the GPU failed.
     """
-    report = on_phase or _silent
+    report, substitutes = on_phase or _silent, substitutes or Substitutes()
     started = time.monotonic()
     spec = read_model_spec(model.path)
     gpu = None if config.wanted_device == "cpu" else find_gpu()
     resolved = resolve_or_explain(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
-    tokenizer = load_tokenizer(model.path)
+    tokenizer = load_tokenizer(model.path, substitutes.chat_template)
     defaults, eos_ids, warnings = read_generation_config(model.path, spec)
     for warning in (*_unused_gpu(config, resolved, gpu), *warnings):
         (on_warning or _silent)(warning)
@@ -83,7 +85,7 @@ def build_engine(
         tokenizer=tokenizer,
         scheduler=scheduler,
         runner=runner,
-        generation_defaults=defaults,
+        generation_defaults=defaults if substitutes.own_defaults else {},
         eos_ids=frozenset(eos_ids),
     )
 

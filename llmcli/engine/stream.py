@@ -8,6 +8,8 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from llmcli.engine.engine import Engine
 from llmcli.errors import EngineError, LLMCliError, quote
@@ -15,6 +17,7 @@ from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
 
 CLOSED = "the engine is closed"
+T = TypeVar("T")
 
 
 class Stream:
@@ -55,6 +58,7 @@ class EngineThread:
         self._ids = itertools.count()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, Stream] = {}
+        self._jobs: set[Future[Any]] = set()
         # Taken to queue a request and to refuse all later ones: none can slip in behind the last command.
         self._lock = threading.Lock()
         self._refusal: str | None = None
@@ -80,6 +84,31 @@ class EngineThread:
             self._streams[request_id] = stream
             self._commands.put(lambda: self._add(stream, prompt_token_ids, params))
         return stream
+
+    def run(self, job: Callable[[Engine], T]) -> T:
+        """Have the worker thread do something else with the engine between two steps, and wait for it.
+
+        Raises:
+            EngineError: the engine has died or is closed.
+            Exception: what `job` raises; the engine goes on.
+        """
+        done: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(job(self.engine))
+            except Exception as error:
+                done.set_exception(error)
+
+        with self._lock:
+            if self._refusal is not None:
+                raise EngineError(self._refusal)
+            self._jobs.add(done)
+            self._commands.put(work)
+        try:
+            return done.result()
+        finally:
+            self._jobs.discard(done)
 
     def close(self) -> None:
         """Abort everything, deliver the terminal events and end the thread."""
@@ -130,3 +159,6 @@ class EngineThread:
         for stream in list(self._streams.values()):
             stream.fail(reason)
         self._streams.clear()
+        for job in list(self._jobs):
+            if not job.done():
+                job.set_exception(EngineError(reason))

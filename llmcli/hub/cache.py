@@ -1,7 +1,8 @@
 """What the hub's cache holds: models, their revisions, downloads that were not finished.
 
-Thin over huggingface_hub's own scan. Knows no network, and deletes nothing: that is for `hub/deletion.py`. Called by
-`llmcli list`, `rm`, `prune` and `verify`.
+What is to be deleted or verified is looked up with huggingface_hub's own scan; for a listing the documented layout is
+read here, as that client takes 0.1 s to import. Knows no network, and deletes nothing: that is for `hub/deletion.py`.
+Called by `llmcli list`, `rm`, `prune` and `verify`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,10 +48,13 @@ class CachedModel:
 
 
 def cached_models(settings: HubSettings) -> list[CachedModel]:
-    """Every model repository in the cache, by name, unfinished and broken ones too."""
-    models = [_describe(repo) for repo in cached_repos(settings)]
-    models += [_describe_unlisted(folder) for folder in unlisted_repos(settings)]
-    return sorted(models, key=lambda model: model.name.lower())
+    """Every model repository in the cache, by name, unfinished and broken ones too.
+
+    Raises:
+        LLMCliError: the cache can not be read.
+    """
+    found = (_describe(folder) for folder in _repo_folders(settings))
+    return sorted((model for model in found if model is not None), key=lambda model: model.name.lower())
 
 
 def find_cached_ids(typed: Sequence[str], settings: HubSettings) -> list[HubId]:
@@ -83,6 +87,8 @@ def cached_repos(settings: HubSettings) -> list["CachedRepoInfo"]:
     Raises:
         LLMCliError: the cache can not be read.
     """
+    if not _repo_folders(settings):
+        return []  # at once: the hub's client takes 0.1 s to import
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
     try:
@@ -100,8 +106,9 @@ def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, lis
     Raises:
         ModelNotFoundError: one of them is not in the cache.
     """
-    repos = {repo.repo_id: repo for repo in cached_repos(settings)}
-    unlisted = {repo_name(folder) for folder in unlisted_repos(settings)}
+    listed = cached_repos(settings)
+    repos = {repo.repo_id: repo for repo in listed}
+    unlisted = {repo_name(folder) for folder in unlisted_repos(settings, listed)}
     found: dict[HubId, list[Path] | None] = {}
     for hub_id in hub_ids:
         if hub_id.repo in unlisted:
@@ -115,16 +122,15 @@ def files_of(hub_ids: Sequence[HubId], settings: HubSettings) -> dict[HubId, lis
     return found
 
 
-def unlisted_repos(settings: HubSettings) -> list[Path]:
-    """Folders of models that the hub's client leaves out: nothing has arrived yet, or a link leads to nothing."""
-    listed = {repo.repo_path.name for repo in cached_repos(settings)}
-    folders = settings.cache_dir.glob("models--*--*") if settings.cache_dir.is_dir() else []
+def unlisted_repos(settings: HubSettings, repos: Sequence["CachedRepoInfo"]) -> list[Path]:
+    """Folders of models that the hub's client leaves out: nothing has arrived yet, or a link leads to nothing.
+
+    Args:
+        repos: what it does not leave out.
+    """
+    listed = {repo.repo_path.name for repo in repos}
     return sorted(
-        folder
-        for folder in folders
-        if folder.name not in listed
-        and is_repo(repo_name(folder))
-        and any((folder / part).is_dir() for part in ("blobs", "snapshots"))
+        folder for folder in _repo_folders(settings) if folder.name not in listed and _is_begun(folder)
     )
 
 
@@ -165,19 +171,67 @@ def absent(hub_id: HubId, settings: HubSettings) -> ModelNotFoundError:
     )
 
 
-def _describe(repo: "CachedRepoInfo") -> CachedModel:
-    shown = repo.refs.get("main") or max(repo.revisions, key=lambda revision: revision.last_modified)
-    names = {file.file_name for file in shown.files}
+def _repo_folders(settings: HubSettings) -> list[Path]:
+    """The folders of model repositories.
+
+    Raises:
+        LLMCliError: the cache can not be read.
+    """
+    try:
+        return [path for path in settings.cache_dir.iterdir() if path.name.startswith("models--")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LLMCliError(f"can not read the model cache: {quote(str(error))}") from error
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether it is a model's folder in which there is something, or will be."""
+    return is_repo(repo_name(folder)) and any((folder / part).is_dir() for part in ("blobs", "snapshots"))
+
+
+def _describe(folder: Path) -> CachedModel | None:
+    """What a repository's folder holds; None where it is none."""
+    snapshots = {path.name: _files(path) for path in folder.glob("snapshots/*") if path.is_dir()}
+    main = _commit_of_main(folder)
+    try:
+        found = [file.stat() for files in snapshots.values() for file in files]
+    except OSError:  # a link leads to nothing
+        snapshots = {}
+    if not snapshots or (main is not None and main not in snapshots):
+        return _describe_unlisted(folder) if _is_begun(folder) else None
+    blobs = {(status.st_dev, status.st_ino): status for status in found}.values()  # revisions share them
+    modified = {
+        commit: _modified(folder / "snapshots" / commit, files) for commit, files in snapshots.items()
+    }
+    shown = main if main is not None else max(modified, key=lambda commit: modified[commit])
+    names = {file.name for file in snapshots[shown]}
     return CachedModel(
-        name=repo.repo_id,
-        path=shown.snapshot_path,
-        revision=shown.commit_hash,
-        num_revisions=len(repo.revisions),
-        size=repo.size_on_disk + bytes_in(repo.repo_path.glob("blobs/*.incomplete")),
-        modified=shown.last_modified,
-        accessed=repo.last_accessed,
+        name=repo_name(folder),
+        path=folder / "snapshots" / shown,
+        revision=shown,
+        num_revisions=len(snapshots),
+        size=sum(blob.st_size for blob in blobs) + bytes_in(folder.glob("blobs/*.incomplete")),
+        modified=modified[shown],
+        accessed=max((blob.st_atime for blob in blobs), default=folder.stat().st_atime),
         runnable="config.json" in names and any(name.endswith(".safetensors") for name in names),
     )
+
+
+def _files(snapshot: Path) -> list[Path]:
+    return [path for path in snapshot.rglob("*") if not path.is_dir()]
+
+
+def _modified(snapshot: Path, files: Sequence[Path]) -> float:
+    """When the newest file of a snapshot came."""
+    return max((file.stat().st_mtime for file in files), default=snapshot.stat().st_mtime)
+
+
+def _commit_of_main(folder: Path) -> str | None:
+    try:
+        return (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
 
 
 def _describe_unlisted(folder: Path) -> CachedModel:

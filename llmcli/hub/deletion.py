@@ -83,8 +83,9 @@ def plan_deletion(hub_ids: Sequence[HubId], settings: HubSettings) -> Deletion:
     Raises:
         ModelNotFoundError: one of them is not in the cache; nothing is deleted then.
     """
-    repos = {repo.repo_id: repo for repo in cached_repos(settings)}
-    unlisted = {repo_name(folder): folder for folder in unlisted_repos(settings)}
+    listed = cached_repos(settings)
+    repos = {repo.repo_id: repo for repo in listed}
+    unlisted = {repo_name(folder): folder for folder in unlisted_repos(settings, listed)}
     commits: dict[str, set[str]] = {}
     paths: list[Path] = []
     for hub_id in hub_ids:
@@ -103,7 +104,8 @@ def plan_pruning(settings: HubSettings) -> Deletion:
     revisions: list[tuple[CachedRepoInfo, set[str]]] = []
     paths: list[Path] = []
     busy: list[str] = []
-    for repo in cached_repos(settings):
+    repos = cached_repos(settings)
+    for repo in repos:
         if is_being_fetched(repo.repo_path, settings):
             busy.append(repo.repo_id)
             continue
@@ -112,7 +114,7 @@ def plan_pruning(settings: HubSettings) -> Deletion:
             revisions.append((repo, detached))
         if len(detached) < len(repo.revisions):  # else the whole folder goes
             paths += _unnamed_blobs(repo)
-    for folder in unlisted_repos(settings):
+    for folder in unlisted_repos(settings, repos):
         if is_broken(folder):
             continue  # `pull` completes it from what is there
         if is_being_fetched(folder, settings):

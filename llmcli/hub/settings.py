@@ -65,15 +65,10 @@ def hub_settings(
         ModelUnavailableError: the saved token can not be read or renewed.
     """
     import platformdirs
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import constants
 
     off = offline or bool(constants.HF_HUB_OFFLINE)
-    try:
-        token = None if off else token or get_token()
-    except Exception as error:  # a file that can not be read, or a failed exchange with a login server
-        raise ModelUnavailableError(
-            f"can not read the saved hub token: {quote(str(error))}", fix="run `hf auth login`"
-        ) from error
+    token = None if off else token or _own_token()
     return HubSettings(
         cache_dir=Path(constants.HF_HUB_CACHE).expanduser(),
         endpoint=constants.ENDPOINT.rstrip("/"),
@@ -84,6 +79,17 @@ def hub_settings(
         max_workers=max_workers,
         hides_login=token is not None and _saved_login(Path(constants.HF_TOKEN_PATH)) not in ("", token),
     )
+
+
+def _own_token() -> str | None:
+    from huggingface_hub import get_token  # brings a whole HTTP client: 0.1 s
+
+    try:
+        return get_token()
+    except Exception as error:  # a file that can not be read, or a failed exchange with a login server
+        raise ModelUnavailableError(
+            f"can not read the saved hub token: {quote(str(error))}", fix="run `hf auth login`"
+        ) from error
 
 
 def _saved_login(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Sampling defaults and end-of-sequence ids from a model's generation_config.json. Standard library only."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,15 @@ def read_generation_config(
     if not path.is_file():
         return {}, spec.eos_ids, []
     config = read_json_object(path)
+    defaults, errors = sampling_fields(config)
+    warnings = [f"{path}: ignored: {error.what}" for error in errors]
+    return defaults, _eos_ids(config.get("eos_token_id"), path, spec), warnings
+
+
+def sampling_fields(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[RequestError]]:
+    """The sampling fields that the content of such a file sets, and what is wrong with the others."""
     defaults: dict[str, Any] = {}
-    warnings: list[str] = []
+    errors: list[RequestError] = []
     for name, field in FIELDS.items():
         value = config.get(name)
         if value is None:
@@ -38,12 +46,12 @@ def read_generation_config(
         try:
             SamplingParams(**{field: value})
         except RequestError as error:
-            warnings.append(f"{path}: ignored: {error.what}")
+            errors.append(error)
         else:
             defaults[field] = value
     if config.get("do_sample") is False:
         defaults["temperature"] = 0.0
-    return defaults, _eos_ids(config.get("eos_token_id"), path, spec), warnings
+    return defaults, errors
 
 
 def _eos_ids(value: Any, path: Path, spec: ModelSpec) -> tuple[int, ...]:

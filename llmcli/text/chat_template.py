@@ -18,7 +18,7 @@ from llmcli.text.sandbox import SandboxedTemplate, TemplateLimitError, TemplateR
 _CONTINUE = "<the message goes on here> "
 """Stands at the end of a message that is to be continued. Its last space tells whether the template trims."""
 
-_RESERVED = ("messages", "tools", "documents", "add_generation_prompt")
+RESERVED = ("messages", "tools", "documents", "add_generation_prompt")
 
 
 class ChatTemplate:
@@ -78,7 +78,7 @@ class ChatTemplate:
         """As `render`, for values that are in their plain form already (`plain_messages`, `plain_json`)."""
         extra = template_kwargs or {}
         for name in extra:
-            if name in _RESERVED or name in self._special_tokens:
+            if name in RESERVED or name in self._special_tokens:
                 raise RequestError(
                     f"template variable {quote(name)} can not be set", param="chat_template_kwargs"
                 )
@@ -96,6 +96,18 @@ class ChatTemplate:
         }
         text = _run(self._templates[name], variables)
         return _cut(text) if continue_final_message else text
+
+    def check(self) -> None:
+        """Compile the template.
+
+        Raises:
+            CheckpointError: it is no template, or does what is forbidden; names the line.
+        """
+        for template in self._templates.values():
+            try:
+                template.compile()
+            except Exception as error:
+                raise _broken(error) from None
 
     @cached_property
     def supports_system(self) -> bool:
@@ -142,9 +154,13 @@ def _run(template: SandboxedTemplate, variables: Mapping[str, Any]) -> str:
     except Exception as error:
         # A template is a program by a stranger: whatever it raises is its fault, and no traceback helps the
         # user.
-        line = template_line(error)
-        place = "chat_template" if line is None else f"chat_template line {line}"
-        raise CheckpointError(f"{place} {_cause(error)}") from None
+        raise _broken(error) from None
+
+
+def _broken(error: Exception) -> CheckpointError:
+    line = template_line(error)
+    place = "chat_template" if line is None else f"chat_template line {line}"
+    return CheckpointError(f"{place} {_cause(error)}")
 
 
 def _cause(error: Exception) -> str:

@@ -89,9 +89,18 @@ class SandboxedTemplate:
     def render(self, variables: Mapping[str, Any]) -> str:
         with self._lock:
             self._environment.budget.start()
-            if self._template is None:
-                self._template = self._environment.from_string(self._source)
-            return self._environment.concat(self._template.generate(**variables))
+            return self._environment.concat(self._compiled().generate(**variables))
+
+    def compile(self) -> None:
+        """Raise now what is wrong with the source."""
+        with self._lock:
+            self._environment.budget.start()
+            self._compiled()
+
+    def _compiled(self) -> jinja2.Template:
+        if self._template is None:
+            self._template = self._environment.from_string(self._source)
+        return self._template
 
 
 def template_line(error: BaseException) -> int | None:

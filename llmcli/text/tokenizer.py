@@ -26,9 +26,12 @@ from llmcli.text.tokenizer_files import (
 )
 
 
-def load_tokenizer(folder: Path) -> "Tokenizer":
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> "Tokenizer":
     """Load the tokenizer of a model folder: tokenizer.json (or tokenizer.model), its config and its chat
     template.
+
+    Args:
+        chat_template: the source of another template, in place of the model's.
 
     Raises:
         CheckpointError: a file is missing or broken, or two contradict each other.
@@ -37,7 +40,7 @@ def load_tokenizer(folder: Path) -> "Tokenizer":
     """
     config = read_config(folder)
     tokens = named_tokens(config)
-    source = read_template_source(folder, config)
+    source = read_template_source(folder, config) if chat_template is None else chat_template
     template = None if source is None else ChatTemplate(source, tokens)
     backend = read_backend(folder, config)
     added = [token.content for token in backend.get_added_tokens_decoder().values()]

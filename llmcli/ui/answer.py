@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.errors import ContextFullError
 from llmcli.outputs import FinishReason, RequestStats, TokenEvent, TokenLogprobs
-from llmcli.ui.backend import AnswerStream, Backend
+from llmcli.ui.answer_stream import AnswerStream
+from llmcli.ui.backend import Backend
 from llmcli.ui.conversation import Conversation, FittedPrompt
 from llmcli.ui.interrupt import StopRequest
 from llmcli.ui.status import count, used_tokens
+from llmcli.ui.thinking_budget import ThinkingBudget
 from llmcli.ui.view import View
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Question:
     Attributes:
         overrides: sampling fields that go on top of the model's defaults.
         template_kwargs: variables of the chat template.
+        thinking_budget: tokens after which the reasoning is closed; None leaves it to the model.
         drop: leave out the oldest turns when the context is full; else that is an error.
         echo: the beginning of the answer that is shown before what the model adds.
         on_dropped: is called with the number of old turns that had to be left out, before the answer begins.
@@ -58,6 +61,7 @@ class Question:
 
     overrides: Mapping[str, Any]
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    thinking_budget: int | None = None
     drop: bool = True
     echo: str = ""
     on_dropped: Callable[[int], None]
@@ -80,7 +84,7 @@ def ask(backend: Backend, conversation: Conversation, view: View, question: Ques
     with StopRequest() as stop:
         while True:
             prompt = _fit(backend, conversation, question)
-            stream = backend.submit(prompt, question.overrides)
+            stream = backend.submit(prompt, question.overrides, _budget(question, view))
             stop.call(stream.abort)
             question.on_sent(prompt)
             try:
@@ -96,6 +100,12 @@ def ask(backend: Backend, conversation: Conversation, view: View, question: Ques
             answer.text, answer.finish_reason, reasoning=answer.reasoning, stats=answer.stats
         )
     return answer
+
+
+def _budget(question: Question, view: View) -> ThinkingBudget | None:
+    if question.thinking_budget is None:
+        return None
+    return ThinkingBudget(question.thinking_budget, on_cut=lambda: view.think("", 0, cut=True))
 
 
 def _fit(backend: Backend, conversation: Conversation, question: Question) -> FittedPrompt:

@@ -6,38 +6,31 @@ and the single answer.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from llmcli.config import EngineConfig, ResolvedConfig
+from llmcli.config import EngineConfig, ResolvedConfig, Substitutes
 from llmcli.hub.licence import licence_text
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
-from llmcli.outputs import TokenEvent
 from llmcli.sampling import SamplingParams
 from llmcli.text.reasoning import ReasoningSplitter
+from llmcli.ui.answer_stream import AnswerStream
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
+from llmcli.ui.thinking_budget import BudgetedStream, Closing, ThinkingBudget
 
 if TYPE_CHECKING:
     from llmcli.engine.engine import Engine
     from llmcli.engine.stream import EngineThread
+
+T = TypeVar("T")
 
 THINK_SWITCH = "enable_thinking"
 """The template variable by which most models that can think are told to, or not to."""
 
 
 MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
-
-
-class AnswerStream(Protocol):
-    """An answer as it comes; the last event has a finish reason."""
-
-    def __iter__(self) -> Iterator[TokenEvent]: ...
-
-    @property
-    def abort(self) -> Callable[[], None]:
-        """Ask for the end, from any thread; the last event still comes."""
-        ...
 
 
 class Backend(Protocol):
@@ -85,11 +78,24 @@ class Backend(Protocol):
         """Tells reasoning from answer in what the model says to a prompt."""
         ...
 
-    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
+    def submit(
+        self, prompt: FittedPrompt, overrides: Mapping[str, Any], thinking: ThinkingBudget | None = None
+    ) -> AnswerStream:
         """Start an answer.
+
+        Args:
+            thinking: when its reasoning is closed, if that can be limited.
 
         Raises:
             LLMCliError: it can not be given; a server may say so only once the stream is read.
+        """
+        ...
+
+    def with_engine(self, job: Callable[["Engine"], T]) -> T:
+        """Do something with the engine itself, while nothing is answered.
+
+        Raises:
+            RequestError: the engine is not here.
         """
         ...
 
@@ -134,16 +140,32 @@ class Backend(Protocol):
         """Whether thinking can be switched on and off."""
         ...
 
+    @property
+    def can_limit_thinking(self) -> bool:
+        """Whether reasoning can be closed after some number of tokens."""
+        ...
+
     def close(self) -> None:
         """Let go of the model."""
         ...
 
 
 class LocalBackend:
-    """The in-process engine, driven by its worker thread."""
+    """The in-process engine, driven by its worker thread.
 
-    def __init__(self, engine: "Engine", thread: "EngineThread", warnings: Sequence[str] = ()) -> None:
+    Args:
+        chat_template: the source of the template that is used in place of the model's own.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        thread: "EngineThread",
+        warnings: Sequence[str] = (),
+        chat_template: str | None = None,
+    ) -> None:
         self._engine = engine
+        self._chat_template = chat_template
         self._thread = thread
         self.warnings = warnings
 
@@ -198,14 +220,27 @@ class LocalBackend:
         end = tokenizer.decode(ids[-MARK_TOKENS:], skip_special_tokens=False)
         return ReasoningSplitter(tokenizer.reasoning, inside=tokenizer.reasoning.open_at_end(end))
 
-    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
+    def submit(
+        self, prompt: FittedPrompt, overrides: Mapping[str, Any], thinking: ThinkingBudget | None = None
+    ) -> AnswerStream:
         """Start an answer.
 
         Raises:
             RequestError: the request can not be served.
         """
         assert prompt.token_ids is not None
-        return self._thread.submit(prompt.token_ids, self.params(overrides))
+        params = self.params(overrides)
+        if thinking is None:
+            return self._thread.submit(prompt.token_ids, params)
+        tokenizer = self._engine.tokenizer
+        text = f"\n{tokenizer.reasoning.closing.strip()}\n\n"  # as models write it
+        closing = Closing(text, tuple(tokenizer.encode(text, add_special_tokens=False)))
+        splitter = self.splitter(prompt)
+        return BudgetedStream(self._thread.submit, prompt.token_ids, params, thinking, splitter, closing)
+
+    def with_engine(self, job: Callable[["Engine"], T]) -> T:
+        """Do something with the engine, on its thread."""
+        return self._thread.run(job)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""
@@ -233,7 +268,7 @@ class LocalBackend:
         tokenizer, ids = self._engine.tokenizer, list(token_ids or ())
         starts = [place for place, token_id in enumerate(ids) if token_id in tokenizer.control_ids]
         shown = [tokenizer.decode(ids[: starts[0]] if starts else ids)]
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        for start, end in pairwise([*starts, len(ids)]):
             # Decoded along with its control token: a tokenizer may take away a space at the very beginning.
             control = tokenizer.decode(ids[start : start + 1], skip_special_tokens=False)
             text = tokenizer.decode(ids[start:end], skip_special_tokens=False)
@@ -242,6 +277,8 @@ class LocalBackend:
 
     def template(self) -> str | None:
         """The source of the chat template."""
+        if self._chat_template is not None:
+            return self._chat_template
         from llmcli.text.tokenizer_files import read_config, read_template_source
 
         folder = self._engine.model.path
@@ -257,13 +294,20 @@ class LocalBackend:
         """Whether the chat template asks for `enable_thinking`."""
         return THINK_SWITCH in (self.template() or "")
 
+    @property
+    def can_limit_thinking(self) -> bool:
+        """Always: the marks around reasoning are known."""
+        return True
+
     def close(self) -> None:
         """Stop the worker thread and free the engine."""
         self._thread.close()
         self._engine.close()
 
 
-def load_backend(model: LocalModel, config: EngineConfig, on_phase: Callable[[str], None]) -> LocalBackend:
+def load_backend(
+    model: LocalModel, config: EngineConfig, substitutes: Substitutes, on_phase: Callable[[str], None]
+) -> LocalBackend:
     """Build the engine and start its thread.
 
     Raises:
@@ -273,8 +317,10 @@ def load_backend(model: LocalModel, config: EngineConfig, on_phase: Callable[[st
     from llmcli.engine.stream import EngineThread
 
     warnings: list[str] = []
-    engine = build_engine(model, config, on_phase=on_phase, on_warning=warnings.append)
-    return LocalBackend(engine, EngineThread(engine), warnings)
+    engine = build_engine(
+        model, config, substitutes=substitutes, on_phase=on_phase, on_warning=warnings.append
+    )
+    return LocalBackend(engine, EngineThread(engine), warnings, substitutes.chat_template)
 
 
 def _awq(spec: AwqSpec) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llmcli.config import EngineConfig
+from llmcli.config import EngineConfig, Substitutes
 from llmcli.hub.models import BUNDLED_NAME, LocalModel, resolve_model
 from llmcli.ui.backend import load_backend
 from llmcli.ui.loading import Loader
@@ -50,6 +50,7 @@ class LocalModels:
 
     Args:
         config: how each of them is run.
+        substitutes: what is used in place of their own files.
         before_fetch: looks at what must be fetched, and may refuse it.
         offline: fetch nothing from the hub.
         verbose: tell how loading goes.
@@ -61,6 +62,7 @@ class LocalModels:
         notes: Notes,
         parameters: Parameters,
         *,
+        substitutes: Substitutes | None = None,
         before_fetch: "BeforeFetch | None" = None,
         offline: bool = False,
         verbose: bool = False,
@@ -68,6 +70,7 @@ class LocalModels:
         self.url: str | None = None
         self._before_fetch = before_fetch
         self._config = config
+        self._substitutes = substitutes or Substitutes()
         self._notes = notes
         self._parameters = parameters
         self._offline = offline
@@ -90,7 +93,7 @@ class LocalModels:
             on_notice=self._notes.dim,
             before_fetch=self._before_fetch,
         )
-        loader = Loader(partial(load_backend, model, self._config))
+        loader = Loader(partial(load_backend, model, self._config, self._substitutes))
         return Waiting(
             loader,
             model.name,

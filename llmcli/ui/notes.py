@@ -4,7 +4,8 @@ Text given here is printed as it is: no markup, no wrapping but in tables, contr
 what is said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llmcli.errors import LLMCliError, quote
@@ -39,6 +40,15 @@ class Notes:
         from llmcli.ui.status import fold
 
         return fold(line, self.console.width) if self.console.is_terminal else line
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show on a terminal that something goes on; the function that it gives says what, from any thread."""
+        if not self.console.is_terminal:
+            yield lambda now: None
+            return
+        with self.console.status(text, spinner="dots") as status:
+            yield lambda now: status.update(quote(now))
 
     @property
     def width(self) -> int | None:

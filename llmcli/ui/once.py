@@ -18,7 +18,7 @@ from llmcli.ui.view import View
 class SilentView:
     """Shows nothing: the answer is printed another way, once it is whole."""
 
-    def think(self, text: str, num_tokens: int) -> None:
+    def think(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
         """Take the next piece of the reasoning."""
 
     def push(self, text: str) -> None:
@@ -46,6 +46,7 @@ def answer_once(state: ChatState, text: str, new_view: Callable[[], View]) -> An
     question = Question(
         overrides=state.overrides,
         template_kwargs=state.template_kwargs,
+        thinking_budget=state.thinking_budget,
         drop=state.drop_turns,
         echo=state.prefill,
         on_dropped=lambda num_dropped: state.notes.warn(dropped_notice(num_dropped, max_model_len)),

@@ -199,6 +199,7 @@ class ChatSession:
         question = Question(
             overrides=overrides,
             template_kwargs=state.template_kwargs,
+            thinking_budget=state.thinking_budget,
             drop=state.drop_turns,
             echo=echo,
             on_dropped=lambda num_dropped: state.notes.warn(dropped_notice(num_dropped, max_model_len)),

@@ -3,9 +3,9 @@
 Plain data; changed by `session.py` and the slash commands.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmcli.errors import quote
 from llmcli.ui.backend import THINK_SWITCH, Backend
@@ -18,6 +18,12 @@ from llmcli.ui.sessions.records import ChatSetup, SavedChat
 from llmcli.ui.status import Totals
 from llmcli.ui.waiting import Waiting
 
+if TYPE_CHECKING:
+    from llmcli.engine.engine import Engine
+
+
+Measure = Callable[["Engine", Callable[[str], None], Callable[[], bool]], list[tuple[str, str]]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal:
@@ -26,10 +32,12 @@ class Terminal:
     Attributes:
         editor: the command that edits a file; None where there is no terminal to edit on.
         put_clipboard: copies text to the terminal's clipboard; None where there is no terminal.
+        paste_command: prints the clipboard; None where no program for it is known.
     """
 
     editor: str | None = None
     put_clipboard: Callable[[str], None] | None = None
+    paste_command: Sequence[str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +54,9 @@ class ChatState:
         show_stats: whether each answer is followed by its numbers.
         drop_turns: leave out the oldest turns when the context is full; else that is an error.
         prefill: how every answer is made to begin.
+        template_variables: variables of the chat template that are always given.
         think: whether the model is told to think; None as its template likes.
+        thinking_budget: tokens after which reasoning is closed; None leaves it to the model.
         show_thinking: whether what it thinks stays on the screen, or goes into the pipe; None folds it when it ends.
         markdown: whether answers are rendered; None renders them where a person reads along.
         wrap: whether lines of plain answers are broken between words; None does so on a terminal.
@@ -57,6 +67,8 @@ class ChatState:
         last_prompt: the prompt that was sent last.
         totals: what all answers have cost.
         fallback: gives the model that was in use before the present one, while that has not answered yet.
+        measure: times the engine: told what runs now by the first function, it asks the second whether to stop, and
+            returns rows of label and value.
         on_model: is told of a model that the chat switches to, before it is loaded.
     """
 
@@ -70,7 +82,9 @@ class ChatState:
     show_stats: bool = True
     drop_turns: bool = True
     prefill: str = ""
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
     think: bool | None = None
+    thinking_budget: int | None = None
     show_thinking: bool | None = None
     markdown: bool | None = None
     wrap: bool | None = None
@@ -81,12 +95,14 @@ class ChatState:
     last_prompt: FittedPrompt | None = None
     totals: Totals = field(default_factory=Totals)
     fallback: Callable[[], Waiting] | None = None
+    measure: Measure | None = None
     on_model: Callable[[Waiting], None] = lambda backend: None
 
     @property
     def template_kwargs(self) -> Mapping[str, Any]:
         """Variables of the chat template that were set."""
-        return {} if self.think is None else {THINK_SWITCH: self.think}
+        switch = {} if self.think is None else {THINK_SWITCH: self.think}
+        return {**self.template_variables, **switch}
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -100,6 +116,11 @@ class ChatState:
         if self.think is not None and not backend.can_think:
             self.think = None
             self.notes.warn(f"the chat template of {quote(backend.name)} has no switch for thinking")
+        if self.thinking_budget is not None and not backend.can_limit_thinking:
+            self.thinking_budget = None
+            self.notes.warn(
+                "the thinking budget is left out: of servers only vLLM and llama.cpp are known to take one"
+            )
         return backend
 
     def use(self, backend: Waiting) -> None:
@@ -117,7 +138,15 @@ class ChatState:
         }
         model = self.backend.model
         return SavedChat(
-            ChatSetup(model.name, model.revision, model.url, self.conversation.system, params, self.think),
+            ChatSetup(
+                model.name,
+                model.revision,
+                model.url,
+                self.conversation.system,
+                params,
+                self.think,
+                self.thinking_budget,
+            ),
             self.conversation.snapshot(),
         )
 
@@ -129,7 +158,7 @@ class ChatState:
         left_out = self.parameters.restore(chat.setup.params)
         if left_out:
             self.notes.warn(f"parameters of the saved chat that are left out: {', '.join(left_out)}")
-        self.think = chat.setup.think
+        self.think, self.thinking_budget = chat.setup.think, chat.setup.thinking_budget
         self.cancel_edit()
 
     def cancel_edit(self) -> None:

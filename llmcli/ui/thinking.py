@@ -42,10 +42,12 @@ class ThinkingView:
         self._sanitizer = Sanitizer()
         self._text = ""
         self._num_tokens = 0
+        self._cut = False
         self._started_at: float | None = None
 
-    def push(self, text: str, num_tokens: int) -> None:
-        """Show the next piece."""
+    def push(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
+        """Show the next piece; `cut` says that the reasoning was ended there."""
+        self._cut = self._cut or cut
         if self._started_at is None:
             self._started_at = self._clock()
         self._num_tokens += num_tokens
@@ -63,7 +65,7 @@ class ThinkingView:
             self._region.close()
             self._started_at = None
             return
-        lines = [thought_line(self._clock() - self._started_at, self._num_tokens)]
+        lines = [thought_line(self._clock() - self._started_at, self._num_tokens, cut=self._cut)]
         if self._mode == "show":
             lines = [*wrap_lines(self._text.strip(), self._region.width), "", *lines]
         dim = (f"{_DIM}{line}{_NORMAL}" if line and self._styled else line for line in lines)
@@ -80,7 +82,7 @@ class TaggedThinking:
         self._sanitizer = Sanitizer()
         self._started = False
 
-    def push(self, text: str, num_tokens: int) -> None:
+    def push(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
         """Write the next piece."""
         opening = "" if self._started else "<think>\n"
         self._started = True
@@ -95,15 +97,16 @@ class TaggedThinking:
         self._started = False
 
 
-def thought_line(seconds: float, num_tokens: int) -> str:
-    """`thought for 12 s, 431 tokens`."""
+def thought_line(seconds: float, num_tokens: int, *, cut: bool = False) -> str:
+    """`thought for 12 s, 431 tokens`, or `thought for 12 s (cut at 431 tokens)`."""
     if seconds < 10:
         time_taken = f"{seconds:.1f} s"
     elif seconds < 60:
         time_taken = f"{seconds:.0f} s"
     else:
         time_taken = f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    return f"thought for {time_taken}{_tokens(num_tokens)}"
+    tokens = _tokens(num_tokens)
+    return f"thought for {time_taken}" + (f" (cut at {tokens.removeprefix(', ')})" if cut else tokens)
 
 
 def _tokens(number: int) -> str:

@@ -13,8 +13,8 @@ from llmcli.ui.wrap import WordWrap
 class View(Protocol):
     """Where an answer is shown."""
 
-    def think(self, text: str, num_tokens: int) -> None:
-        """Take the next piece of the reasoning, which comes before the answer."""
+    def think(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
+        """Take the next piece of the reasoning, which comes before the answer; `cut` says that it was ended there."""
         ...
 
     def push(self, text: str) -> None:
@@ -36,7 +36,7 @@ class TextView(Protocol):
 class Thinking(Protocol):
     """A view of the reasoning alone."""
 
-    def push(self, text: str, num_tokens: int) -> None: ...
+    def push(self, text: str, num_tokens: int, *, cut: bool = False) -> None: ...
     def close(self) -> None: ...
 
 
@@ -53,7 +53,7 @@ class PlainView:
         self._sanitizer = Sanitizer()
         self._held = ""  # newlines at the end of what came so far: printed only when more text follows
 
-    def think(self, text: str, num_tokens: int) -> None:
+    def think(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
         """Reasoning is no part of the answer."""
 
     def push(self, text: str) -> None:
@@ -82,10 +82,10 @@ class AnswerView:
         self._text = text
         self._thinking = thinking
 
-    def think(self, text: str, num_tokens: int) -> None:
+    def think(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
         """Show the next piece of the reasoning."""
         if self._thinking is not None:
-            self._thinking.push(text, num_tokens)
+            self._thinking.push(text, num_tokens, cut=cut)
 
     def push(self, text: str) -> None:
         """Show the next piece of the answer."""

@@ -12,12 +12,14 @@ import typer
 
 from llmcli.cli.app import main
 from llmcli.cli.command import Settings
+from llmcli.cli.groups import Place
 from llmcli.cli.options import EngineOptions, Json, ModelArgument, ModelOptions, SamplingOptions, System
 from llmcli.errors import GatedModelError
 from llmcli.ui.console import stdout_console
 
 TABLE = {
-    name: ("tests.cli.probe_commands", name) for name in ("show", "fail", "crash", "flood", "wait", "sure")
+    name: Place("tests.cli.probe_commands", name)
+    for name in ("show", "fail", "crash", "flood", "wait", "sure")
 }
 
 

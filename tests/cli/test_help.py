@@ -34,6 +34,15 @@ def test_every_command_ends_its_help_with_examples_of_itself(path: list[str], ca
     assert all(f"llmcli {' '.join(path)}" in line for line in examples(out))
 
 
+@pytest.mark.parametrize("name", [name for name in COMMANDS if " " not in name])
+def test_the_list_of_commands_says_what_the_help_of_each_begins_with(name: str, call: Call) -> None:
+    """Its words stand in the table, so that nothing is imported for it."""
+    _, own, _ = call(name, "--help")
+    first = own.split("\n\n")[1].split(". ")[0]
+    assert " ".join(first.split()).removesuffix(".") + "." == COMMANDS[name].summary
+    assert COMMANDS[name].summary in call("--help")[1]
+
+
 def commands_in(line: str) -> Iterator[list[str]]:
     """The arguments of each `llmcli` in an example."""
     for part in line.split("$(")[-1].split(" | "):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from llmcli.cli import list as list_command
 from llmcli.cli.app import run_command_line
 from llmcli.cli.list import ago
 from llmcli.config import HardwareFacts
@@ -61,7 +60,7 @@ def test_what_does_not_fit_or_only_in_part_is_told(hub, capsys, monkeypatch, fre
         native_kernels=False,
         gpu=NoGpu("there is none"),
     )
-    monkeypatch.setattr(list_command, "read_hardware_facts", lambda gpu: facts)
+    monkeypatch.setattr("llmcli.hardware.read_hardware_facts", lambda gpu: facts)
     hub.add("ada/long", repository({"max_position_embeddings": 1 << 20}))
     run_command_line(["pull", "--quiet", "ada/long"])
     capsys.readouterr()

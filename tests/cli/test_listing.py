@@ -80,6 +80,14 @@ def test_columns_for_people_are_aligned_by_the_width_of_their_letters(
     assert printed("human", capsys, rows) == "NAME   WEIGHT\napple  1 g\n梨     20 g\n"
 
 
+def test_numbers_stand_at_the_right_if_they_are_to(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[object] = [Fruit("apple", 1), Fruit("梨", 20)]
+    print_listing(
+        rows, (COLUMNS[0], replace(COLUMNS[1], right=True), replace(COLUMNS[0], right=True)), "human"
+    )
+    assert capsys.readouterr().out == ("NAME   WEIGHT   NAME\napple     1 g  apple\n梨       20 g     梨\n")
+
+
 def test_without_rows_there_is_a_head_or_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed("auto", capsys, []) == "NAME\tWEIGHT\n"
     assert json.loads(printed("json", capsys, [])) == []

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from llmcli.cli import show
 from llmcli.cli.app import run_command_line
 from llmcli.config import HardwareFacts
 from llmcli.gpu_facts import GpuFacts, NoGpu
@@ -119,7 +118,7 @@ def machine(free: int) -> HardwareFacts:
 
 
 def test_a_model_that_does_not_fit_is_shown_all_the_same(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(show, "read_hardware_facts", lambda gpu: machine(0))
+    monkeypatch.setattr("llmcli.hardware.read_hardware_facts", lambda gpu: machine(0))
     assert run_command_line(["show", tiny]) == 0
     assert "does not fit" in capsys.readouterr().out
 
@@ -132,7 +131,7 @@ def test_the_form_of_the_output_head_is_shown_with_its_reason(tiny, capsys):
 
 
 def test_a_gpu_is_shown_with_its_memory_and_what_fits_on_it(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(show, "find_gpu", lambda: H200)
+    monkeypatch.setattr("llmcli.runtime.gpu.find_gpu", lambda: H200)
     here = shown(capsys, tiny)["here"]
     assert (here["device"], here["dtype"], here["gpu"]["name"]) == ("cuda", "bfloat16", "NVIDIA H200")
     assert run_command_line(["show", tiny]) == 0
@@ -142,7 +141,7 @@ def test_a_gpu_is_shown_with_its_memory_and_what_fits_on_it(tiny, capsys, monkey
 
 
 def test_a_gpu_that_can_not_be_used_is_shown_with_the_reason(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(show, "find_gpu", lambda: NoGpu("Triton is not installed", present=True))
+    monkeypatch.setattr("llmcli.runtime.gpu.find_gpu", lambda: NoGpu("Triton is not installed", present=True))
     assert run_command_line(["show", tiny]) == 0
     assert "GPU            none to use: Triton is not installed\n" in capsys.readouterr().out
 
@@ -208,7 +207,7 @@ def test_a_hub_that_is_down_hides_only_the_licence_of_a_cached_model(hub, capsys
 
 def test_the_table_has_a_row_for_each_way_that_does_better(hub, capsys, monkeypatch):
     hub.add("ada/long", repository({"max_position_embeddings": 1 << 20}))
-    monkeypatch.setattr(show, "read_hardware_facts", lambda gpu: machine(70 << 20))
+    monkeypatch.setattr("llmcli.hardware.read_hardware_facts", lambda gpu: machine(70 << 20))
     assert run_command_line(["show", "ada/long"]) == 0
     _, table = capsys.readouterr().out.split("\n\n")
     first, second = (re.split("  +", line) for line in table.splitlines()[1:])
@@ -221,10 +220,10 @@ def test_the_table_has_a_row_for_each_way_that_does_better(hub, capsys, monkeypa
 
 
 def test_the_device_may_be_chosen(hub, capsys, monkeypatch):
-    monkeypatch.setattr(show, "find_gpu", lambda: H200)
+    monkeypatch.setattr("llmcli.runtime.gpu.find_gpu", lambda: H200)
     assert shown(capsys, "ada/dense", "--device", "cpu")["here"]["device"] == "cpu"
     assert {way["device"] for way in shown(capsys, "ada/dense")["here"]["ways"]} == {"cuda", "cpu"}
-    monkeypatch.setattr(show, "find_gpu", lambda: NoGpu("there is none"))
+    monkeypatch.setattr("llmcli.runtime.gpu.find_gpu", lambda: NoGpu("there is none"))
     assert run_command_line(["show", "ada/dense", "--device", "cuda"]) == 2
     assert "--device cuda: there is none" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,6 +229,40 @@ def test_an_aborted_stream_and_a_closed_thread_end_every_stream_once(llm: LLM) -
     assert [e.finish_reason for e in first][-1] == "abort"
     thread.close()
     assert [e.finish_reason for e in second if e.finish_reason] == ["abort"]
+
+
+def test_the_worker_thread_does_other_work_between_its_steps_and_survives_what_that_raises(llm: LLM) -> None:
+    thread = EngineThread(llm.engine)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    expected = list(thread.submit(PROMPT, params))
+    name = thread.run(lambda engine: (engine is llm.engine, threading.current_thread().name))
+    assert name == (True, "llmcli-engine")
+    with pytest.raises(ZeroDivisionError):
+        thread.run(lambda engine: 1 / 0)
+    again = list(thread.submit(PROMPT, params))
+    assert [e.token_ids for e in again] == [e.token_ids for e in expected]
+    thread.close()
+    with pytest.raises(EngineError, match="closed"):
+        thread.run(lambda engine: None)
+
+
+def test_work_that_waits_when_the_engine_dies_is_told(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = EngineThread(llm.engine)
+    stepping, waiting = threading.Event(), threading.Event()
+
+    def die() -> list[TokenEvent]:
+        stepping.set()
+        assert waiting.wait(10)
+        raise SystemError("broken")
+
+    monkeypatch.setattr(llm.engine, "step", die)
+    stream = thread.submit(PROMPT, SamplingParams(max_tokens=4))
+    assert stepping.wait(10)
+    put = thread._commands.put
+    monkeypatch.setattr(thread, "_commands", SimpleNamespace(put=lambda work: (put(work), waiting.set())))
+    with pytest.raises(EngineError, match="broken"):
+        thread.run(lambda engine: None)
+    assert [event.finish_reason for event in stream] == ["error"]
 
 
 def test_a_request_that_meets_a_closing_thread_is_refused_or_ends(llm: LLM) -> None:

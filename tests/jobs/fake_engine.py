@@ -27,11 +27,13 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return bytes(ids).decode(errors="replace")
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, template_kwargs: Mapping[str, Any] | None = None
+    ) -> list[int]:
         if any(message["content"] == "refuse me" for message in messages):
             raise RequestError("the template refuses these messages", param="messages")
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
-        return self.encode(text + "<assistant>")
+        return self.encode(text + "".join(template_kwargs or ()) + "<assistant>")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import io
 import math
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,6 +134,9 @@ class FakeEngine:
         script = self.scripts.pop(0) if self.scripts else Script()
         self.streams.append(FakeStream(script, len(ids), num_cached))
         return self.streams[-1]
+
+    def run(self, job: Callable[["FakeEngine"], Any]) -> Any:
+        return job(self)
 
     def close(self) -> None:
         self.closed = True

@@ -185,7 +185,7 @@ def test_verbose_tells_the_plan_and_the_origins_once() -> None:
     run(chat, "hi", "again")
     assert chat.notes.count("weights 1.0 MiB") == 1
     assert "0.5 (flag)" in chat.notes
-    assert "the model has no generation_config.json with any" in chat.notes
+    assert "no generation_config.json gives any" in chat.notes
 
 
 def answers(chat: Chat) -> list[str | None]:
@@ -318,7 +318,7 @@ class Recorder:
         self.num_thinking_tokens = 0
         self.closed = False
 
-    def think(self, text: str, num_tokens: int) -> None:
+    def think(self, text: str, num_tokens: int, *, cut: bool = False) -> None:
         self.shown.append(f"({text})")
         self.num_thinking_tokens += num_tokens
 

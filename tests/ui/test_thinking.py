@@ -45,6 +45,16 @@ def test_reasoning_that_is_stopped_is_folded_too() -> None:
     assert screen.rows() == ["thought for 12 s, 431 tokens"]
 
 
+def test_reasoning_that_is_cut_says_so() -> None:
+    screen = TerminalScreen(40, 10)
+    view = view_on(screen, "fold")
+    view.think("hm", 431)
+    view.think("", 0, cut=True)
+    view.push("42")
+    view.close()
+    assert screen.rows() == ["thought for 12 s (cut at 431 tokens)", "", "42"]
+
+
 def test_empty_reasoning_leaves_nothing() -> None:
     screen = TerminalScreen(40, 10)
     view = view_on(screen, "hide")

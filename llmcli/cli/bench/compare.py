@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmcli.cli.bench.options import percent
-from llmcli.cli.bench.table import BAR_CELLS, Column, bar, print_markdown, print_table, seconds, write_line
+from llmcli.cli.bench.table import BAR_CELLS, bar, print_markdown, seconds, write_line
+from llmcli.cli.listing import Column, print_table
 from llmcli.cli.options import Json
 from llmcli.errors import ItemsFailedError, UsageError, quote
 
@@ -109,13 +110,13 @@ def _interval(row: dict[str, Any]) -> str:
 
 
 COLUMNS = (
-    Column("test", lambda row: row["test"], left=True),
-    Column("batch", lambda row: "" if row["batch"] is None else str(row["batch"])),
-    Column("before", lambda row: _value(dict(row), "before")),
-    Column("after", lambda row: _value(dict(row), "after")),
-    Column("speed", lambda row: "" if row["speed"] is None else f"{row['speed']:.3f}"),
-    Column("95% interval", lambda row: _interval(dict(row))),
-    Column("", lambda row: row["verdict"], left=True),
+    Column("test", lambda row: row["test"]),
+    Column("batch", lambda row: "" if row["batch"] is None else str(row["batch"]), right=True),
+    Column("before", lambda row: _value(dict(row), "before"), right=True),
+    Column("after", lambda row: _value(dict(row), "after"), right=True),
+    Column("speed", lambda row: "" if row["speed"] is None else f"{row['speed']:.3f}", right=True),
+    Column("95% interval", lambda row: _interval(dict(row)), right=True),
+    Column("", lambda row: row["verdict"]),
 )
 
 
@@ -158,8 +159,8 @@ def _print(comparison: "Comparison", names: tuple[str, str], *, is_serve: bool) 
     write_line(console, f"after:  {names[1]}")
     for difference in comparison.differences:
         write_line(console, f"differs: {difference}")
-    shown = Column("slower | faster", lambda row: _bar(row["speed"]), left=True)
-    print_table((*COLUMNS, shown), [_row(pair) for pair in comparison.pairs])
+    shown = Column("slower | faster", lambda row: _bar(row["speed"]))
+    print_table([_row(pair) for pair in comparison.pairs], (*COLUMNS, shown))
     for label, tests in (("before", comparison.only_before), ("after", comparison.only_after)):
         if tests:
             write_line(console, f"only in {label}: {', '.join(tests)}")

@@ -4,19 +4,20 @@ import dataclasses
 from typing import Annotated
 
 from llmcli.cli.bench.options import ResultOptions, Seed, count_option
-from llmcli.cli.bench.table import Column, second_spread, seconds
+from llmcli.cli.bench.table import second_spread, seconds
+from llmcli.cli.listing import Column
 from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
 
 
 def _percentile(share: int) -> Column:
-    return Column(f"p{share}", lambda row: seconds(row["percentiles"][str(share)]))
+    return Column(f"p{share}", lambda row: seconds(row["percentiles"][str(share)]), right=True)
 
 
 COLUMNS = (
-    Column("test", lambda row: row["test"], left=True),
-    Column("batch", lambda row: str(row["batch"])),
-    Column("latency", second_spread),
-    Column("TTFT", lambda row: seconds(row["ttft_s"])),
+    Column("test", lambda row: row["test"]),
+    Column("batch", lambda row: str(row["batch"]), right=True),
+    Column("latency", second_spread, right=True),
+    Column("TTFT", lambda row: seconds(row["ttft_s"]), right=True),
     *(_percentile(share) for share in (10, 25, 50, 75, 90, 99)),
 )
 

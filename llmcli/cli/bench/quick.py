@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmcli.cli.bench.options import ResultOptions, Seed, count_option, list_option
-from llmcli.cli.bench.table import Column, seconds, spread
+from llmcli.cli.bench.table import seconds, spread
+from llmcli.cli.listing import Column
 from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
 from llmcli.config import human_bytes
 from llmcli.errors import UsageError, quote
@@ -128,12 +129,12 @@ def _weights(row: Mapping[str, Any]) -> str:
 
 
 COLUMNS = (
-    Column("test", lambda row: row["test"], left=True),
-    Column("batch", lambda row: str(row["batch"])),
-    Column("t/s", spread),
-    Column("TTFT", lambda row: seconds(row["ttft_s"])),
-    Column("weights", _weights),
-    Column("roofline", _share),
+    Column("test", lambda row: row["test"]),
+    Column("batch", lambda row: str(row["batch"]), right=True),
+    Column("t/s", spread, right=True),
+    Column("TTFT", lambda row: seconds(row["ttft_s"]), right=True),
+    Column("weights", _weights, right=True),
+    Column("roofline", _share, right=True),
 )
 
 

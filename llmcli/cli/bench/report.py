@@ -9,14 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from llmcli.cli.bench.options import ResultOptions
-from llmcli.cli.bench.table import (
-    Column,
-    model_columns,
-    print_csv,
-    print_markdown,
-    print_table,
-    write_line,
-)
+from llmcli.cli.bench.table import model_columns, print_csv, print_markdown, write_line
+from llmcli.cli.listing import Column, print_table
 from llmcli.config import human_bytes
 from llmcli.errors import OutputError, quote
 from llmcli.jobs.bench.result import Header, ResultFile, Row, document, dumps, line
@@ -181,7 +175,7 @@ class Report:
             write_line(console, text)
         if self._included:
             write_line(console, self._included)
-        print_table(self._columns, self._shown(result))
+        print_table(self._shown(result), self._columns)
         for text in self._footer(result):
             write_line(console, text)
 

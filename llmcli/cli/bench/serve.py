@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.cli.bench.options import ResultOptions, WorkloadOptions
 from llmcli.cli.bench.serve_options import FigureOptions, LoadOptions, ServerOptions
-from llmcli.cli.bench.table import Column, seconds
+from llmcli.cli.bench.table import seconds
+from llmcli.cli.listing import Column
 from llmcli.cli.options import ModelOptions
 from llmcli.errors import ItemsFailedError, UsageError
 
@@ -187,12 +188,12 @@ def _tell_failures(run: "ServeRun") -> None:
 
 def _columns(selection: "Selection") -> list[Column]:
     def times(title: str, key: str) -> Column:
-        return Column(title, lambda row: _milliseconds(row[key]))
+        return Column(title, lambda row: _milliseconds(row[key]), right=True)
 
     shares = [(f"P{share:g}", f"p{share:g}") for share in selection.percentiles]
     pairs = [("mean", "mean"), ("median", "median"), ("sd", "std"), *shares]
     return [
-        Column("ms", lambda row: row["title"], left=True),
+        Column("ms", lambda row: row["title"]),
         *(times(title, key) for title, key in pairs),
     ]
 

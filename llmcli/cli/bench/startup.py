@@ -5,7 +5,8 @@ import os
 from typing import Annotated
 
 from llmcli.cli.bench.options import ResultOptions, count_option
-from llmcli.cli.bench.table import Column, second_spread, seconds
+from llmcli.cli.bench.table import second_spread, seconds
+from llmcli.cli.listing import Column
 from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
 
 INCLUDED = (
@@ -13,10 +14,10 @@ INCLUDED = (
     " anew, while Python's and torch's own files stay cached"
 )
 COLUMNS = (
-    Column("test", lambda row: row["test"], left=True),
-    Column("mean", second_spread),
-    Column("min", lambda row: seconds(row["min"])),
-    Column("max", lambda row: seconds(row["max"])),
+    Column("test", lambda row: row["test"]),
+    Column("mean", second_spread, right=True),
+    Column("min", lambda row: seconds(row["min"]), right=True),
+    Column("max", lambda row: seconds(row["max"]), right=True),
 )
 
 

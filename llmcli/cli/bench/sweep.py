@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmcli.cli.bench.options import ResultOptions, Seed, count_option, list_option
-from llmcli.cli.bench.table import Column, bar
+from llmcli.cli.bench.table import bar
+from llmcli.cli.listing import Column
 from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
 from llmcli.config import EngineConfig
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 
 
 def _number(name: str) -> Column:
-    return Column(name, lambda row: str(row[name]))
+    return Column(name, lambda row: str(row[name]), right=True)
 
 
 def _figure(name: str, unit: str) -> Column:
     digits = 3 if unit == "s" else 2
-    return Column(f"{name} {unit}", lambda row: "" if row[name] is None else f"{row[name]:.{digits}f}")
+    return Column(
+        f"{name} {unit}", lambda row: "" if row[name] is None else f"{row[name]:.{digits}f}", right=True
+    )
 
 
 COLUMNS = (
-    Column("engine", lambda row: row["engine"], left=True),
+    Column("engine", lambda row: row["engine"]),
     *map(_number, ("PP", "TG", "B", "N_KV")),
     _figure("T_PP", "s"),
     _figure("S_PP", "t/s"),
@@ -37,7 +40,7 @@ COLUMNS = (
     _figure("S_TG", "t/s"),
     _figure("T", "s"),
     _figure("S", "t/s"),
-    Column("S_TG", lambda row: bar(row["bar"]), left=True),
+    Column("S_TG", lambda row: bar(row["bar"])),
 )
 
 

@@ -1,4 +1,4 @@
-"""How a benchmark's result is printed: a table for people, Markdown, CSV, JSON.
+"""How a benchmark's result is printed beside the table for people (`cli/listing.py`): Markdown, CSV, bars, numbers.
 
 Every row is the JSON object that the file has too (`jobs/bench/result.py`). Knows no benchmark: a command says
 which columns its people want. Called by `cli/bench/report.py`.
@@ -6,13 +6,12 @@ which columns its people want. Called by `cli/bench/report.py`.
 
 import csv
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmcli.cli.listing import Column
 from llmcli.config import human_bytes
 from llmcli.errors import quote
-from llmcli.model.parameters import short_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,44 +19,6 @@ if TYPE_CHECKING:
 BAR_CELLS = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 RowJson = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its title, and the text of a row's cell."""
-
-    title: str
-    cell: Callable[[RowJson], str]
-    left: bool = False
-
-
-def print_table(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
-    """Aligned columns on stdout; on a terminal that is too narrow for them, one line for each cell."""
-    from llmcli.ui.console import stdout_console
-
-    cells = [[quote(column.cell(row)) for column in columns] for row in rows]
-    widths = [
-        max(len(column.title), *(len(line[place]) for line in cells), 0)
-        for place, column in enumerate(columns)
-    ]
-    console = stdout_console()
-    if console.is_terminal and sum(widths) + 2 * len(widths) > console.width:
-        _print_stacked(console, columns, cells)
-        return
-    for line in ([column.title for column in columns], *cells):
-        aligned = (
-            text.ljust(width) if column.left else text.rjust(width)
-            for text, width, column in zip(line, widths, columns, strict=True)
-        )
-        write_line(console, "  ".join(aligned).rstrip())
-
-
-def _print_stacked(console: "Console", columns: Sequence[Column], cells: list[list[str]]) -> None:
-    for line in cells:
-        write_line(console, line[0])
-        for column, text in zip(columns[1:], line[1:], strict=True):
-            if text:
-                write_line(console, f"  {column.title}: {text}")
 
 
 def write_line(console: "Console", text: str) -> None:
@@ -70,13 +31,15 @@ def write_line(console: "Console", text: str) -> None:
 def print_markdown(columns: Sequence[Column], rows: Sequence[RowJson]) -> None:
     """A table of GitHub's Markdown."""
     print("| " + " | ".join(column.title for column in columns) + " |")
-    print("| " + " | ".join("---" if column.left else "---:" for column in columns) + " |")
+    print("| " + " | ".join("---:" if column.right else "---" for column in columns) + " |")
     for row in rows:
-        print("| " + " | ".join(quote(column.cell(row)).replace("|", "\\|") for column in columns) + " |")
+        print("| " + " | ".join(column.text(row).replace("|", "\\|") for column in columns) + " |")
 
 
 def model_columns(environment: Mapping[str, Any]) -> list[Column]:
     """The columns that llama-bench puts before its tests: model, size, parameters, backend, threads."""
+    from llmcli.model.parameters import short_count
+
     size, parameters = environment.get("weight_bytes"), environment.get("parameters")
     values = {
         "model": environment.get("model") or "",
@@ -87,7 +50,7 @@ def model_columns(environment: Mapping[str, Any]) -> list[Column]:
         "threads": environment.get("threads") or "",
     }
     return [
-        Column(name, lambda _, text=str(value): text, left=True)  # type: ignore[misc]
+        Column(name, lambda _, text=str(value): text)  # type: ignore[misc]
         for name, value in values.items()
         if value
     ]

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from llmcli.cli.bench.options import ResultOptions, WorkloadOptions, count_option
-from llmcli.cli.bench.table import Column, seconds, spread
+from llmcli.cli.bench.table import seconds, spread
+from llmcli.cli.listing import Column
 from llmcli.cli.options import EngineOptions, ModelArgument, ModelOptions
 from llmcli.config import human_bytes
 from llmcli.errors import UsageError
@@ -19,9 +20,9 @@ INCLUDED = (
     " detokenizing, not tokenizing; prompts found in the prefix cache count as processed"
 )
 COLUMNS = (
-    Column("test", lambda row: row["test"], left=True),
-    Column("rate", spread),
-    Column("unit", lambda row: row["unit"], left=True),
+    Column("test", lambda row: row["test"]),
+    Column("rate", spread, right=True),
+    Column("unit", lambda row: row["unit"]),
 )
 
 

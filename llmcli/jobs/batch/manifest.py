@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from llmcli import __version__
-from llmcli.config import EngineConfig
+from llmcli.config import EngineConfig, Substitutes
 from llmcli.errors import OutputError, UsageError, quote
 from llmcli.jobs.disk import Disk, write_all
 from llmcli.model.generation_config import read_generation_config
@@ -33,20 +33,26 @@ def manifest_path(output: str) -> Path:
     return Path(os.path.realpath(output) + ".meta.json")
 
 
-def model_settings(model: "LocalModel", config: EngineConfig, sampling: Mapping[str, Any]) -> dict[str, Any]:
+def model_settings(
+    model: "LocalModel",
+    config: EngineConfig,
+    sampling: Mapping[str, Any],
+    substitutes: Substitutes | None = None,
+) -> dict[str, Any]:
     """What results depend on besides the lines: the model as it is on this disk, and how tokens are chosen.
 
     Args:
         sampling: the fields given as flags.
+        substitutes: what is used in place of the model's own files.
 
     Raises:
         ModelNotRunnableError: a file of the model is broken, or something in it is not supported.
     """
     from llmcli.text.tokenizer_files import read_config, read_template_source
 
-    spec = read_model_spec(model.path)
-    defaults, _, _ = read_generation_config(model.path, spec)
-    template = read_template_source(model.path, read_config(model.path))
+    spec, substitutes = read_model_spec(model.path), substitutes or Substitutes()
+    defaults = read_generation_config(model.path, spec)[0] if substitutes.own_defaults else {}
+    template = substitutes.chat_template or read_template_source(model.path, read_config(model.path))
     params = dataclasses.asdict(SamplingParams(**{**defaults, **sampling}))
     return {
         "llmcli": __version__,
@@ -55,6 +61,7 @@ def model_settings(model: "LocalModel", config: EngineConfig, sampling: Mapping[
         "files": _fingerprint(model) if model.source == "folder" else None,
         "quantization": None if spec.quantization is None else dataclasses.asdict(spec.quantization),
         "chat_template": None if template is None else sha256(repr(template).encode()).hexdigest()[:16],
+        "chat_template_kwargs": dict(substitutes.template_kwargs) or None,
         **{name: getattr(config, name) for name in _ENGINE_FIELDS},
         "sampling": params,
     }

@@ -4,7 +4,7 @@ Decides between the chat template and raw text, lays system prompts, and gives o
 answers. Knows the tokenizer's interface, no file and no engine; `batch.py` asks for each request that it admits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from llmcli.errors import RequestError, UsageError
@@ -25,7 +25,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]: ...
+    def encode_chat(
+        self, messages: Sequence[Message], *, template_kwargs: Mapping[str, Any] | None = None
+    ) -> list[int]: ...
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
@@ -37,12 +39,20 @@ class PromptEncoder:
         tokenizer: the model's.
         raw: True sends text prompts as they are, False through the chat template, None as the model allows.
         system: system prompt of requests that have none of their own.
+        template_kwargs: variables for the chat template.
 
     Raises:
         UsageError: the chat template is wanted, and the model has none.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, raw: bool | None = None, system: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        raw: bool | None = None,
+        system: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         has_template = tokenizer.chat_template is not None
         if not has_template and raw is False:
             raise UsageError("--chat: this model has no chat template", fix="leave --chat out")
@@ -53,6 +63,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._has_template = has_template
         self._system = system
+        self._template_kwargs = template_kwargs or None
         self.raw = raw if raw is not None else not has_template
 
     def describe(self) -> str:
@@ -103,4 +114,4 @@ class PromptEncoder:
         system = self._system if own_system is None else own_system
         if system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]
-        return self._tokenizer.encode_chat(messages)
+        return self._tokenizer.encode_chat(messages, template_kwargs=self._template_kwargs)

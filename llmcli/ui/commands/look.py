@@ -4,6 +4,7 @@ from llmcli.errors import RequestError, UsageError, quote
 from llmcli.ui.commands.command import Command, Outcome
 from llmcli.ui.commands.setting import thinking
 from llmcli.ui.conversation import Turn
+from llmcli.ui.interrupt import StopRequest
 from llmcli.ui.parameters import show_value
 from llmcli.ui.state import ChatState
 from llmcli.ui.status import context_use, count, sampling_rows
@@ -23,7 +24,7 @@ def status(state: ChatState, argument: str) -> Outcome:
     ]
     if state.attachments:
         rows.append(("next message", f"with {len(state.attachments)} file(s)"))
-    if state.think is not None or state.show_thinking is not None:
+    if (state.think, state.show_thinking, state.thinking_budget) != (None, None, None):
         rows.append(("thinking", thinking(state)))
     rows += sampling_rows(state.parameters, backend.generation_defaults)
     state.notes.table(rows)
@@ -101,9 +102,27 @@ def stats(state: ChatState, argument: str) -> Outcome:
     return Outcome.GO_ON
 
 
+def bench(state: ChatState, argument: str) -> Outcome:
+    """Time the model: a prompt, and an answer. Ctrl-C stops it; the conversation stays as it is."""
+    if argument:
+        raise UsageError("/bench takes nothing", fix="llmcli bench has options for all that it measures")
+    measure, notes = state.measure, state.notes
+    if measure is None:
+        raise RequestError("there is nothing to measure with here", fix="llmcli bench measures a model")
+    backend = state.loaded()
+    with StopRequest() as stop, notes.working("bench") as tell:
+        rows = backend.with_engine(lambda engine: measure(engine, tell, lambda: stop.requested))
+    notes.table(rows)
+    if stop.requested:
+        notes.warn("(stopped)")
+    notes.dim("the prefix cache is empty now: the next message computes the whole conversation again")
+    return Outcome.GO_ON
+
+
 LOOK_COMMANDS: tuple[Command, ...] = (
     Command("status", "", "Show the model, memory, context and parameters.", status),
     Command("show", "[info|template|license|params]", "Show what the model brings along.", show),
+    Command("bench", "", "Time the model; the conversation stays.", bench),
     Command("stats", "", "Show the totals of this chat.", stats),
     Command("tokens", "[TEXT]", "Show the tokens of a text, or of the last answer.", tokens),
     Command("prompt", "[TEXT]", "Show the prompt as it is really sent, control tokens visible.", prompt),

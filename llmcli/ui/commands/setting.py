@@ -3,13 +3,14 @@
 import re
 from functools import partial
 
+from llmcli.config import parse_number
 from llmcli.errors import RequestError, UsageError, quote
 from llmcli.sampling import MAX_LOGPROBS
 from llmcli.ui.commands.command import Command, Outcome, on_or_off
 from llmcli.ui.commands.history import system
 from llmcli.ui.parameters import settable_name, show_value
 from llmcli.ui.state import ChatState
-from llmcli.ui.status import sampling_rows
+from llmcli.ui.status import count, sampling_rows
 
 LOGPROBS = 3
 THINKING = ("on", "off", "default", "fold", "show", "hide")
@@ -70,10 +71,13 @@ def model(state: ChatState, argument: str) -> Outcome:
 
 def think(state: ChatState, argument: str) -> Outcome:
     """Switch thinking on or off, or hide what is thought."""
-    word = argument.lower()
-    if word and word not in THINKING:
-        raise UsageError(f"/think takes {', '.join(THINKING)}, got {quote(argument, 40)}")
-    if word in SHOWN:
+    word, _, value = argument.partition(" ")
+    word = word.lower()
+    if word == "budget":
+        state.thinking_budget = _budget(value.strip())
+    elif word and (word not in THINKING or value):
+        raise UsageError(f"/think takes {', '.join(THINKING)}, budget N, got {quote(argument, 40)}")
+    elif word in SHOWN:
         state.show_thinking = SHOWN[word]
     elif word in ("on", "off"):
         if not state.backend().can_think:
@@ -85,11 +89,29 @@ def think(state: ChatState, argument: str) -> Outcome:
     return Outcome.GO_ON
 
 
+def _budget(value: str) -> int | None:
+    """The N of `/think budget N`; None for off.
+
+    Raises:
+        UsageError: neither.
+    """
+    if value.lower() == "off":
+        return None
+    try:
+        number = parse_number(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise UsageError(f"/think budget takes a number of tokens or off, got {quote(value, 40)}")
+    return number
+
+
 def thinking(state: ChatState) -> str:
     """How thinking is set."""
     wanted = "as the model likes" if state.think is None else "on" if state.think else "off"
     shown = next(word for word, value in SHOWN.items() if value is state.show_thinking)
-    return f"{wanted}, {shown}"
+    limit = "" if state.thinking_budget is None else f", at most {count(state.thinking_budget)} tokens"
+    return f"{wanted}, {shown}{limit}"
 
 
 def logprobs(state: ChatState, argument: str) -> Outcome:
@@ -114,7 +136,10 @@ SETTING_COMMANDS: tuple[Command, ...] = (
     ),
     Command("model", "[ID]", "List the models, or switch to one; the conversation stays.", model, ("load",)),
     Command(
-        "think", "[on|off|default|fold|show|hide]", "Have a model think or not, and how that is shown.", think
+        "think",
+        "[on|off|default|fold|show|hide|budget N]",
+        "Have a model think or not, how that is shown, and after how many tokens its answer begins.",
+        think,
     ),
     Command("logprobs", "[on|off|N]", "Show how likely each token was, and its alternatives.", logprobs),
 )

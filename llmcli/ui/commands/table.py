@@ -111,7 +111,7 @@ def _choices(head: str) -> Iterable[str]:
         "/set": (*SETTABLE, *SWITCHES, "system"),
         "/help": [command.name for command in COMMANDS],
         "/show": ("info", "template", "license", "params"),
-        "/think": ("on", "off", "default", "fold", "show", "hide"),
+        "/think": ("on", "off", "default", "fold", "show", "hide", "budget"),
         "/logprobs": ("on", "off"),
         "/copy": ("code",),
     }.get(head, ())

@@ -4,7 +4,7 @@ Used by `table.py`; files are read by `text_files.py`, the editor is started by 
 """
 
 from llmcli.errors import RequestError, UsageError, quote
-from llmcli.ui.clipboard import last_code_block
+from llmcli.ui.clipboard import last_code_block, read_clipboard
 from llmcli.ui.commands.command import Command, Outcome
 from llmcli.ui.editor import edit_text
 from llmcli.ui.state import ChatState
@@ -20,13 +20,31 @@ def read(state: ChatState, argument: str) -> Outcome:
         state.attachments.clear()
         state.notes.dim("no file goes with the next message")
     elif argument:
-        text = read_text(argument)
-        state.attachments.append(text)
-        size = f"{count(len(text))} character{'s' if len(text) != 1 else ''}"
-        state.notes.dim(f"{quote(argument)}: {size}, sent with the next message (/read - leaves it out)")
+        _attach(state, quote(argument), read_text(argument))
     else:
         raise UsageError("/read needs the name of a file", fix="such as /read notes.txt")
     return Outcome.GO_ON
+
+
+def paste(state: ChatState, argument: str) -> Outcome:
+    """Have the text of the clipboard go with the next message."""
+    if argument:
+        raise UsageError("/paste takes nothing", fix="type the message after it; the text goes with that")
+    command = state.terminal.paste_command
+    if command is None:
+        raise UsageError(
+            "/paste finds no program that reads the clipboard",
+            why="it looks for wl-paste, xclip, xsel and pbpaste",
+            fix="paste into the prompt with the terminal's own key: nothing is sent before Enter",
+        )
+    _attach(state, "the clipboard", read_clipboard(command))
+    return Outcome.GO_ON
+
+
+def _attach(state: ChatState, name: str, text: str) -> None:
+    state.attachments.append(text)
+    size = f"{count(len(text))} character{'s' if len(text) != 1 else ''}"
+    state.notes.dim(f"{name}: {size}, sent with the next message (/read - leaves it out)")
 
 
 def multi(state: ChatState, argument: str) -> Outcome:
@@ -65,6 +83,7 @@ def copy(state: ChatState, argument: str) -> Outcome:
 
 TEXT_COMMANDS: tuple[Command, ...] = (
     Command("read", "FILE", "Send the text of a file with the next message.", read, ("file",)),
+    Command("paste", "", "Send the text of the clipboard with the next message.", paste),
     Command("multi", "", "Write a message of several lines; /end sends it.", multi),
     Command("editor", "[TEXT]", "Write the next message in $VISUAL or $EDITOR.", editor),
     Command("copy", "[code]", "Copy the last answer, or its last code block.", copy),

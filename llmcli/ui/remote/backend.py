@@ -4,8 +4,8 @@ What needs the tokenizer is not available here, and says so. Made by `cli/chat.p
 `server.py`'s, the reading of answers `remote/stream.py`'s.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmcli.errors import ModelNotFoundError, RequestError, quote
 from llmcli.nearest import did_you_mean
@@ -14,8 +14,15 @@ from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
 from llmcli.ui.remote.server import Server
 from llmcli.ui.remote.stream import RemoteStream
+from llmcli.ui.thinking_budget import ThinkingBudget
 
+if TYPE_CHECKING:
+    from llmcli.engine.engine import Engine
+
+T = TypeVar("T")
 SENT = ("role", "content")  # no reasoning of earlier turns: templates drop it, and some servers refuse it
+# `owned_by` in a server's list of models -> its field of a request that limits the tokens of reasoning.
+BUDGET_FIELDS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
 
 
 class RemoteBackend:
@@ -56,6 +63,11 @@ class RemoteBackend:
         """Not told by servers; one that does not know the switch leaves it."""
         return True
 
+    @property
+    def can_limit_thinking(self) -> bool:
+        """Whether the server is one of those that have a field for it."""
+        return self._model.get("owned_by") in BUDGET_FIELDS
+
     def params(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """What is set, over built-in values that only stand for the server's own."""
         return SamplingParams(**{name: value for name, value in overrides.items() if value is not None})
@@ -68,7 +80,9 @@ class RemoteBackend:
         """Reasoning stands between <think> and </think>: servers set it apart, or leave it so."""
         return ReasoningSplitter()
 
-    def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> RemoteStream:
+    def submit(
+        self, prompt: FittedPrompt, overrides: Mapping[str, Any], thinking: ThinkingBudget | None = None
+    ) -> RemoteStream:
         """The answer; nothing is sent before it is read."""
         body: dict[str, Any] = {
             "model": self.name,
@@ -85,7 +99,15 @@ class RemoteBackend:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         if prompt.chat.template_kwargs:
             body["chat_template_kwargs"] = dict(prompt.chat.template_kwargs)
+        if thinking is not None:
+            body[BUDGET_FIELDS[str(self._model["owned_by"])]] = thinking.num_tokens
         return RemoteStream(self._server, body)
+
+    def with_engine(self, job: Callable[["Engine"], T]) -> T:
+        """Not available."""
+        raise RequestError(
+            "the engine is with the server", fix=f"llmcli bench serve --base-url {quote(self._server.url)}"
+        )
 
     def describe(self) -> list[tuple[str, str]]:
         """What is known of the model from here."""

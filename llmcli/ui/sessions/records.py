@@ -34,6 +34,7 @@ class ChatSetup:
         url: of the server that runs the model; None for this machine.
         params: sampling fields that were set on top of the model's defaults.
         think: whether the model is told to think, None for as its template likes.
+        thinking_budget: tokens after which its reasoning is closed.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ChatSetup:
     system: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     think: bool | None = None
+    thinking_budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def read_setup(record: Mapping[str, Any]) -> ChatSetup:
         "system": (str, type(None)),
         "params": Mapping,
         "think": (bool, type(None)),
+        "thinking_budget": (int, type(None)),
     }
     values = {name: record[name] for name in kinds if name in record}
     for name, value in values.items():

@@ -1,13 +1,13 @@
 """Lists, ranges and shares on bench's command lines, and the table they end in."""
 
-import sys
 from typing import Any
 
 import pytest
 import typer
 
 from llmcli.cli.bench.options import ResultOptions, numbers, percent, rate
-from llmcli.cli.bench.table import Column, bar, print_markdown, print_table, second_spread, seconds, spread
+from llmcli.cli.bench.table import bar, print_markdown, second_spread, seconds, spread
+from llmcli.cli.listing import Column
 from llmcli.errors import UsageError
 
 
@@ -91,29 +91,10 @@ def test_a_spread_is_shown_where_there_is_more_than_one_run() -> None:
 
 
 COLUMNS = (
-    Column("name", lambda row: row["name"], left=True),
-    Column("number", lambda row: row["number"]),
+    Column("name", lambda row: row["name"]),
+    Column("number", lambda row: row["number"], right=True),
 )
 ROWS = [{"name": "short", "number": "1"}, {"name": "a\x1b[2Jb|c", "number": "1234567"}]
-
-
-def test_columns_are_aligned_and_control_characters_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(COLUMNS, ROWS)
-    assert capsys.readouterr().out.splitlines() == [
-        "name          number",
-        "short              1",
-        r"a\x1b[2Jb|c  1234567",
-    ]
-
-
-def test_a_narrow_terminal_gets_a_line_for_each_cell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    for name, value in {"COLUMNS": "12", "TERM": "xterm"}.items():
-        monkeypatch.setenv(name, value)
-    print_table(COLUMNS, ROWS[:1])
-    assert capsys.readouterr().out.splitlines() == ["short", "  number: 1"]
 
 
 def test_a_bar_of_markdown_does_not_end_a_cell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ class Batch:
     sampling: dict[str, Any] = field(default_factory=dict)
     raw: bool | None = None
     system: str | None = None
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
     clock: Callable[[], float] = lambda: 0.0
     write: Callable[[bytes], None] | None = None
     max_errors: int | None = None
@@ -60,7 +61,12 @@ class Batch:
         run = BatchRun(
             self.engine,  # type: ignore[arg-type]
             file.requests(RULES),
-            PromptEncoder(self.engine.tokenizer, raw=self.raw, system=self.system),
+            PromptEncoder(
+                self.engine.tokenizer,
+                raw=self.raw,
+                system=self.system,
+                template_kwargs=self.template_kwargs,
+            ),
             Memory(self.write or self.output.extend),
             BatchOptions(self.max_inflight, self.sampling, self.ordered, self.style, self.max_errors),
             BatchProgress(Console(file=io.StringIO()), quiet=True),
@@ -200,6 +206,11 @@ def test_without_a_template_texts_go_raw_and_messages_fail() -> None:
         PromptEncoder(engine.tokenizer, raw=False)
     with pytest.raises(UsageError, match="no chat template"):
         PromptEncoder(engine.tokenizer, system="S")
+
+
+def test_variables_of_the_template_go_into_every_chat() -> None:
+    (record,) = Batch(prompts("hi"), template_kwargs={"shout": True}).run().records
+    assert record["usage"]["prompt_tokens"] == len("<user>hishout<assistant>")
 
 
 def test_the_choice_between_template_and_raw_text_is_described() -> None:

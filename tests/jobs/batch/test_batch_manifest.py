@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmcli import __version__
-from llmcli.config import EngineConfig
+from llmcli.config import EngineConfig, Substitutes
 from llmcli.errors import OutputError, UsageError
 from llmcli.hub.models import LocalModel, bundled_model
 from llmcli.jobs.batch.manifest import check_same, differences, model_settings, read_manifest, write_manifest
@@ -84,6 +84,20 @@ def test_the_settings_of_a_model_change_with_all_that_its_answers_depend_on(tmp_
         "dtype",
         "sampling.temperature",
     ]
+
+
+def test_what_stands_in_for_a_models_files_is_told_of_too() -> None:
+    model, config = bundled_model(), EngineConfig()
+    before = model_settings(model, config, {})
+    given = Substitutes(chat_template="{{ x }}", template_kwargs={"x": 1}, own_defaults=False)
+    changed = differences(before, model_settings(model, config, {}, given))
+    assert {line.partition(" ")[0] for line in changed} == {
+        "chat_template",
+        "chat_template_kwargs.x",
+        "sampling.max_tokens",
+        "sampling.temperature",
+        "sampling.top_p",
+    }
 
 
 def test_a_folder_is_known_by_its_weights(tmp_path: Path) -> None:

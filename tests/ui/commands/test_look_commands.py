@@ -1,11 +1,14 @@
 """What a chat shows of its model, its prompt and its tokens."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llmcli.errors import LLMCliError
 from llmcli.hub.models import LocalModel
+from llmcli.ui.backend import LocalBackend
 from tests.ui.fake_engine import Chat, FakeEngine, Script
 from tests.ui.test_session import run
 
@@ -23,6 +26,12 @@ def test_the_prompt_is_shown_as_it_was_sent_with_control_tokens_marked() -> None
     run(chat, "/prompt", "one", "/prompt")
     assert "error: nothing was sent yet" in chat.notes
     assert "⟦<0>⟧ xxx\n2 tokens; control tokens stand in ⟦ ⟧" in chat.notes
+
+
+def test_a_prompt_without_control_tokens_is_shown_too() -> None:
+    chat = Chat(FakeEngine(chat_template=None))
+    run(chat, "one", "/prompt")
+    assert "\nxxx\n1 tokens; control tokens stand in ⟦ ⟧" in chat.notes
 
 
 def test_a_prompt_can_be_seen_before_it_is_sent_and_changes_nothing() -> None:
@@ -59,6 +68,22 @@ def test_show_tells_what_the_model_brings(tmp_path: Path) -> None:
         assert said in chat.notes
 
 
+def test_a_template_in_place_of_the_models_is_the_one_that_is_shown_and_asked_for_its_switches() -> None:
+    engine = FakeEngine()
+    backend = LocalBackend(engine, engine, chat_template="{{ enable_thinking }}")  # type: ignore[arg-type]
+    assert backend.template() == "{{ enable_thinking }}"
+    assert backend.can_think
+
+
+def test_variables_of_the_template_are_given_beside_the_switch_for_thinking() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.template_variables = {"shout": 1, "enable_thinking": True}
+    run(chat, "one")
+    assert chat.engine.tokenizer.template_kwargs == {"shout": 1, "enable_thinking": True}
+    chat.state.think = False
+    assert chat.state.template_kwargs == {"shout": 1, "enable_thinking": False}
+
+
 def test_show_says_what_the_model_does_not_bring() -> None:
     chat = Chat(FakeEngine())
     run(chat, "/show template", "/show license", "/show params")
@@ -92,6 +117,34 @@ def test_a_wish_for_thinking_that_a_model_does_not_know_is_told_once_and_left_ou
     run(chat, "one", "two")
     assert chat.notes.count("the chat template of fake has no switch for thinking") == 1
     assert not chat.engine.tokenizer.template_kwargs
+
+
+def test_bench_shows_what_was_measured_and_leaves_the_conversation() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.measure = lambda engine, tell, stop: [("pp512", f"of {engine.model.name}, {stop()}")]
+    run(chat, "one", "/bench", "two")
+    assert "pp512  of fake, False" in chat.notes
+    assert "the prefix cache is empty now" in chat.notes
+    assert [turn.user for turn in chat.state.conversation.turns] == ["one", "two"]
+
+
+def test_ctrl_c_stops_a_bench_and_shows_what_there_is() -> None:
+    def measure(engine: object, tell: object, stop: Callable[[], bool]) -> list[tuple[str, str]]:
+        signal.raise_signal(signal.SIGINT)
+        return [("pp512", "half")] if stop() else [("pp512", "all")]
+
+    chat = Chat(FakeEngine())
+    chat.state.measure = measure
+    run(chat, "/bench", "two")
+    assert "pp512  half\n(stopped)" in chat.notes
+    assert [turn.answer for turn in chat.state.conversation.turns] == ["Hello there."]
+
+
+def test_bench_takes_no_words_and_says_where_there_are_options() -> None:
+    chat = Chat(FakeEngine())
+    run(chat, "/bench 512", "/bench")
+    assert "error: /bench takes nothing\n" in chat.notes
+    assert "error: there is nothing to measure with here" in chat.notes
 
 
 @pytest.mark.parametrize("line", ["/think much", "/logprobs 21", "/logprobs maybe"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llmcli.errors import UsageError
-from llmcli.ui.clipboard import last_code_block, put_clipboard
+from llmcli.errors import RequestError, UsageError
+from llmcli.ui.clipboard import last_code_block, put_clipboard, read_clipboard
 from llmcli.ui.editor import edit_text
 from llmcli.ui.session import ChatSession
 from llmcli.ui.state import Terminal
@@ -112,6 +112,39 @@ def test_what_was_written_in_the_editor_comes_into_the_prompt(tmp_path: Path) ->
     chat.state.terminal = Terminal(editor=str(script))
     reader = run(chat, "/editor", "/exit")
     assert reader.drafts == ["", '"""\n/written here\n"""']
+
+
+def test_the_text_of_the_clipboard_goes_with_the_next_message() -> None:
+    chat = Chat(FakeEngine())
+    chat.state.terminal = Terminal(paste_command=("printf", r"two\r\nlines\n\n"))
+    run(chat, "/paste", "sum up", "and now")
+    assert users(chat) == ["sum up\n\ntwo\nlines", "and now"]
+    assert "the clipboard: 9 characters, sent with the next message" in chat.notes
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("sh", "-c", "echo no display >&2; exit 1"), "sh does not give the clipboard\nno display"),
+        (("/no/such/program",), "/no/such/program does not give the clipboard"),
+        (("printf", r"\377"), "the clipboard holds something that is no text"),
+        (("printf", r"a\0b"), "the clipboard holds no text"),
+        (("true",), "the clipboard holds no text"),
+        (None, "/paste finds no program that reads the clipboard"),
+    ],
+)
+def test_a_clipboard_that_gives_no_text_is_told(command: tuple[str, ...] | None, said: str) -> None:
+    chat = Chat(FakeEngine())
+    chat.state.terminal = Terminal(paste_command=command)
+    run(chat, "/paste", "hi")
+    assert f"error: {said}" in chat.notes
+    assert users(chat) == ["hi"]
+
+
+def test_a_clipboard_that_keeps_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmcli.ui.clipboard.READ_S", 0.1)
+    with pytest.raises(RequestError, match="no answer within"):
+        read_clipboard(("sleep", "60"))
 
 
 def test_the_editor_needs_a_terminal() -> None:

@@ -104,6 +104,29 @@ def test_an_open_answer_and_template_variables_are_sent_as_vllm_names_them(fake:
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
 
 
+@pytest.mark.parametrize(
+    ("owner", "field"), [("vllm", "thinking_token_budget"), ("llamacpp", "thinking_budget_tokens")]
+)
+def test_a_thinking_budget_goes_into_the_field_of_the_server_that_has_one(
+    fake: FakeServer, owner: str, field: str
+) -> None:
+    fake.models = [{"id": "served", "owned_by": owner}]
+    talk(fake, "/think budget 431", "hi")
+    assert fake.bodies[0][field] == 431
+
+
+def test_a_server_that_is_not_known_to_limit_thinking_is_told_of_and_asked_without(fake: FakeServer) -> None:
+    _, notes, _ = talk(fake, "/think budget 431", "hi", "ho")
+    assert notes.count("the thinking budget is left out") == 1
+    assert not [name for body in fake.bodies for name in body if "budget" in name]
+
+
+def test_a_server_is_measured_by_another_command(fake: FakeServer) -> None:
+    with pytest.raises(RequestError) as failure:
+        backend(fake).with_engine(lambda engine: None)
+    assert failure.value.fix == f"llmcli bench serve --base-url {fake.url}"
+
+
 def test_logprobs_come_in_openais_form(fake: FakeServer) -> None:
     top = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -2.5}]
     content = [{"token": "No", "logprob": -2.5, "top_logprobs": top}]
