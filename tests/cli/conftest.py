@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from llmcli.cli import verdict
 from llmcli.cli.app import run_command_line
+from llmcli.config import HardwareFacts
+from llmcli.gpu_facts import NoGpu
 
 Outcome = tuple[int, str, str]
 Call = Callable[..., Outcome]
@@ -27,6 +30,20 @@ def user_file(no_configuration: Path) -> Path:
     """Where the user's configuration may be written; its folder is there."""
     no_configuration.mkdir(parents=True)
     return no_configuration / "config.toml"
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with no memory to speak of, for what is judged before a download."""
+    facts = HardwareFacts(
+        total_memory=1 << 20,
+        free_memory=1 << 16,
+        num_cores=1,
+        fast_bfloat16=True,
+        native_kernels=False,
+        gpu=NoGpu("there is none"),
+    )
+    monkeypatch.setattr(verdict, "read_hardware_facts", lambda gpu: facts)
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ import sys
 
 import pytest
 
-from llmcli.cli import verdict
 from llmcli.cli.app import run_command_line
-from llmcli.config import HardwareFacts
-from llmcli.gpu_facts import NoGpu
 from tests.fake_hub import make_default, running_hub
 from tests.repositories import repository
 from tests.tiny_models import tiny_chat_model
@@ -71,16 +68,7 @@ def test_what_can_not_run_is_not_fetched(hub, capsys, tmp_path, command):
 
 
 @EVERY_COMMAND
-def test_what_does_not_fit_is_not_fetched(hub, capsys, tmp_path, monkeypatch, command):
-    small = HardwareFacts(
-        total_memory=1 << 20,
-        free_memory=1 << 16,
-        num_cores=1,
-        fast_bfloat16=True,
-        native_kernels=False,
-        gpu=NoGpu("there is none"),
-    )
-    monkeypatch.setattr(verdict, "read_hardware_facts", lambda gpu: small)
+def test_what_does_not_fit_is_not_fetched(hub, capsys, tmp_path, small_machine, command):
     assert run(command, "ada/tiny", tmp_path) == 5
     assert "ada/tiny is not fetched: the model does not fit: it needs " in capsys.readouterr().err
     assert not (tmp_path / "hub" / "models--ada--tiny").exists()

@@ -17,8 +17,7 @@ from subprocess import PIPE
 import pytest
 
 from llmcli.cli.app import run_command_line
-from llmcli.config import HardwareFacts, human_bytes
-from llmcli.gpu_facts import NoGpu
+from llmcli.config import human_bytes
 from llmcli.hub.remote import MAX_TRIES
 from tests.fake_hub import Fault, make_default, running_hub
 from tests.hub.test_names import NOT_IDS
@@ -123,9 +122,8 @@ def test_an_unsupported_quantization_names_the_method_and_awq_copies(hub, capsys
     assert "supported: awq (4 bits), or no quantization; AWQ copies: ada/tiny-awq" in err
 
 
-def test_a_model_that_does_not_fit_is_told_and_fetched_all_the_same(hub, capsys, monkeypatch):
+def test_a_model_that_does_not_fit_is_told_and_fetched_all_the_same(hub, capsys, small_machine):
     """It may be meant for another machine, or for a time when this one is free."""
-    small_machine(monkeypatch)
     hub.add("ada/model-awq", repository(AWQ))
     hub.repos["ada/model-awq"].tags = ("awq",)
     assert run_command_line(["pull", "ada/model"]) == 0
@@ -308,21 +306,6 @@ def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
     os.close(main)
     assert process.returncode == 0, text
     return text.decode()
-
-
-def small_machine(monkeypatch):
-    """One with no memory to speak of."""
-    from llmcli.cli import verdict
-
-    facts = HardwareFacts(
-        total_memory=1 << 20,
-        free_memory=1 << 16,
-        num_cores=1,
-        fast_bfloat16=True,
-        native_kernels=False,
-        gpu=NoGpu("there is none"),
-    )
-    monkeypatch.setattr(verdict, "read_hardware_facts", lambda gpu: facts)
 
 
 def has_size(path: Path, size: int) -> bool:
