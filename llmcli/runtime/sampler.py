@@ -16,6 +16,8 @@ from llmcli.scheduler.step import SampledToken, SampleSpec
 from llmcli_kernels import KernelSet
 from llmcli_kernels.sampling import SamplingBatch
 
+_BITS = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8)
+
 
 def sample(
     logits: Tensor, specs: Sequence[SampleSpec], seq_ids: Sequence[int], kernels: KernelSet
@@ -25,6 +27,7 @@ def sample(
     raw = {i: torch.log_softmax(logits[i], dim=-1) for i in wants_logprobs}
     for row, spec in zip(logits, specs, strict=True):
         _adjust(row, spec)
+    _ban_all_but_allowed(logits, specs)
     ids, finite = kernels.sample(logits, _sampling_batch(specs, logits.device))
     if ids.is_cuda:  # one copy, and with it one wait
         ids, finite = torch.stack((ids, finite)).cpu()
@@ -73,6 +76,17 @@ def _adjust(row: Tensor, spec: SampleSpec) -> None:
         row.index_add_(0, _ids(params.logit_bias, row), biases)
     if spec.banned_ids:
         row[_ids(spec.banned_ids, row)] = -torch.inf
+
+
+def _ban_all_but_allowed(logits: Tensor, specs: Sequence[SampleSpec]) -> None:
+    """Ban what the masks of some rows do not allow; all masks are unpacked together, on the logits' device."""
+    masks = {i: spec.allowed for i, spec in enumerate(specs) if spec.allowed is not None}
+    if not masks:
+        return
+    packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8).view(len(masks), -1)
+    rows, packed, bits = to_device((torch.tensor(list(masks)), packed, _BITS), logits.device)
+    banned = (packed.unsqueeze(-1) & bits == 0).flatten(1)[:, : logits.shape[1]]
+    logits[rows] = logits[rows].masked_fill(banned, -torch.inf)
 
 
 def _penalise(row: Tensor, spec: SampleSpec) -> None:

@@ -95,6 +95,10 @@ class Tokenizer:
         kept = [i for i in ids if i not in self.special_ids] if skip_special_tokens else list(ids)
         return self._backend.decode(kept, skip_special_tokens=False)
 
+    def to_json(self) -> str:
+        """What tokenizer.json holds, with the tokens that other files have added."""
+        return self._backend.to_str()
+
     def id_to_token(self, token_id: int) -> str | None:
         """The vocabulary's entry for an id, or None."""
         return self._backend.id_to_token(token_id)

@@ -17,6 +17,7 @@ LAYERS = (
         "plan",
         "sampling",
         "strict_json",
+        "structured",
     },
     {"model", "scheduler", "text", "hub"},
     {"runtime", "quantize"},
@@ -49,6 +50,7 @@ STANDARD_LIBRARY_ONLY = {
     "sampling",
     "outputs",
     "strict_json",
+    "structured",
     "scheduler",
 }
 KERNEL_LIBRARIES = {"torch", "triton", "llvmlite", "llmcli_kernels"}
