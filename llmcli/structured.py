@@ -5,8 +5,8 @@ whether a form can be followed is found out by `text/grammar.py`. Part of `Sampl
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 from llmcli import strict_json
@@ -73,6 +73,10 @@ class StructuredOutput:
         """The form for people, in one short line."""
         return "any JSON object" if self.kind == "json" else f"{self.kind} {quote(self.text, MAX_SHOWN)}"
 
+    def behind(self, mark: str) -> Self:
+        """The same form, which begins after a mark."""
+        return replace(self, after=mark)
+
     @classmethod
     def json_object(cls) -> Self:
         """Any JSON object."""
@@ -115,7 +119,7 @@ class StructuredOutput:
 
 # Fields of a request by which other programs ask for a form, with what makes it of their value. vLLM has had two
 # families of names.
-_MAKERS = {
+_MAKERS: Mapping[str, Callable[[Any], StructuredOutput]] = {
     "json_schema": StructuredOutput.json_schema,
     "regex": StructuredOutput.regex,
     "choice": StructuredOutput.choice,

@@ -84,6 +84,8 @@ def chat(
         llmcli chat
         llmcli chat TheBloke/Llama-2-7B-Chat-AWQ --system "Answer in one sentence."
         llmcli chat "Why is the sky blue?" --temperature 0
+        llmcli chat "Name a colour" --choice red --choice green
+        llmcli chat "Make up a person" --json-schema '{"type": "object"}'
         llmcli chat --continue
         llmcli chat --url http://127.0.0.1:8000/v1
         git diff | llmcli chat "Write a commit message for this"

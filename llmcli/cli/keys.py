@@ -22,7 +22,7 @@ MODEL_VARIABLE = "LLMCLI_MODEL"
 FLAGS_ONLY = ("yes", "overwrite", "force")
 # What reads a file of the user's, or says where prompts and keys go: a project's file, which somebody else may have
 # written, must not say that.
-USER_ONLY = ("file", "url", "base-url", "host", "api-key", "token")
+USER_ONLY = ("file", "json-schema", "grammar", "url", "base-url", "host", "api-key", "token")
 SECRETS = ("api-key", "token")  # not to be shown
 
 Keys = Mapping[str, Any]  # key -> Typer's parameter

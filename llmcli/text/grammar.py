@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli.errors import RequestError, quote
 from llmcli.structured import StructuredOutput
-from llmcli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+    from llmcli.text.tokenizer import Tokenizer
 
 MAX_KEPT = 32  # compiled forms, in memory only: what is asked for again is not compiled again
 MAX_LEXER_STATES = 50_000  # of one matcher, at 1 to 2 KB each
@@ -51,12 +52,12 @@ class Matcher:
         Raises:
             RequestError: the form does not allow it, or can not be followed any further.
         """
-        if self._wait is not None:
-            if self._wait.completed_by(token_id):
-                self._wait = None
-            self._look()
-            return
-        self._compiled.consume_token(token_id)
+        if self.finished:
+            return  # an end, where ends are no reason to stop
+        if self._wait is None:
+            self._compiled.consume_token(token_id)
+        elif self._wait.completed_by(token_id):
+            self._wait = None
         self._look()
 
     def _look(self) -> None:
@@ -75,7 +76,7 @@ class Matcher:
 class _Mark:
     """Waits for a mark in the text of an answer."""
 
-    def __init__(self, tokenizer: Tokenizer, mark: str) -> None:
+    def __init__(self, tokenizer: "Tokenizer", mark: str) -> None:
         self._tokenizer = tokenizer
         self._mark = mark.strip()
         self._ids: list[int] = []
@@ -94,10 +95,10 @@ class GrammarCompiler:
         eos_ids: the ids that end a sequence.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_ids: Collection[int]) -> None:
+    def __init__(self, tokenizer: "Tokenizer", vocab_size: int, eos_ids: Collection[int]) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._eos_ids = sorted(eos_ids)
+        self._eos_ids = sorted(i for i in eos_ids if i < vocab_size)
         self._kept: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -129,16 +130,15 @@ class GrammarCompiler:
             return self._kept[key]
 
     def _compile(self, form: StructuredOutput) -> "LLMatcher":
-        from llguidance import LLMatcher, LLParserLimits
+        from llguidance import LLMatcher
 
-        limits = LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
-        compiled = LLMatcher(self._vocabulary, _source(form), log_level=0, limits=limits)
+        compiled = LLMatcher(self._vocabulary, _source(form), log_level=0, limits=_limits())
         if compiled.is_error():
             raise _refused(form, compiled.get_error())
         beginning = compiled.deep_copy()
         beginning.compute_bitmask()
         if beginning.is_error():
-            raise RequestError(f"{form.kind}: no text has this form", param=form.kind)
+            raise _refused(form, beginning.get_error())
         return compiled
 
     @cached_property
@@ -160,11 +160,31 @@ class GrammarCompiler:
         return bytes(bits)
 
 
+def check_form(form: StructuredOutput) -> None:
+    """Raise what compiling a form would raise for any model, before there is one.
+
+    Raises:
+        RequestError: the form is wrong, not supported or too large.
+    """
+    from llguidance import LLMatcher
+
+    is_error, messages = LLMatcher.validate_grammar_with_warnings(_source(form), None, limits=_limits())
+    if is_error:
+        raise _refused(form, messages[0])
+
+
+def _limits() -> "LLParserLimits":
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
+
+
 def without(allowed: bytes, banned_ids: Collection[int]) -> bytes:
     """A mask with some tokens taken out; empty when none is left."""
     bits = bytearray(allowed)
     for token_id in banned_ids:
-        bits[token_id // 8] &= ~(1 << token_id % 8)
+        if token_id // 8 < len(bits):
+            bits[token_id // 8] &= ~(1 << token_id % 8)
     return b"" if bits.count(0) == len(bits) else bytes(bits)
 
 
@@ -183,7 +203,9 @@ def _source(form: StructuredOutput) -> str:
     if form.kind == "regex":
         return LLMatcher.grammar_from_regex(form.text)
     if form.kind == "choice":
-        return "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, json.loads(form.text)))
+        return "start: CHOICE\nCHOICE: " + " | ".join(
+            json.dumps(text, ensure_ascii=False) for text in json.loads(form.text)
+        )
     return _lark(form.text)
 
 
@@ -225,16 +247,15 @@ def _reason(message: str) -> str:
     """What a message of llguidance says in one line."""
     inner = re.search(r"^error: (.+)$", message, re.M)
     first = inner[1] if inner else re.sub(r"^at \d+\(\d+\): ", "", message.strip()).split("\n", 1)[0]
-    return quote("nothing that may come next has it" if first.startswith("NoExtension") else first, 160)
+    return "no text fits it" if first.startswith("NoExtension") else quote(first, 160)
 
 
 def _place_in_schema(text: str, message: str) -> str:
-    """Where in a schema the key or value stands that a message ends with, as a JSON pointer."""
-    found = re.search(r'^(?:Unimplemented keys: \["([^"]+)"|[^:]*: (\S+)$)', message.split("\n", 1)[0])
-    if found is None:
-        return ""
-    word = found[1] or found[2]
-    return next(_pointers(json.loads(text), word, ""), "")
+    """Where in a schema the key or value stands that a message names, as a JSON pointer."""
+    named = r'(?:Unimplemented keys: \["([^"]+)"|Resource \'([^\']+)\'|[^:]*: (\S+)$)'
+    found = re.search(named, message.split("\n", 1)[0])
+    word = next(filter(None, found.groups()), None) if found else None
+    return "" if word is None else next(_pointers(json.loads(text), word, ""), "")
 
 
 def _pointers(value: Any, word: str, path: str) -> Iterator[str]:

@@ -35,6 +35,7 @@ KNOWN_BY = {
     "llvmlite": {"llmcli_kernels"},
     "llmcli_kernels": {"model", "runtime", "engine", "llmcli_kernels"},
     "huggingface_hub": {"hub"},
+    "llguidance": {"text"},
     "prompt_toolkit": {"ui"},
     "tokenizers": {"text"},
     "transformers": {"text"},

@@ -17,6 +17,7 @@ HEAVY = (
     "prompt_toolkit",
     "numpy",
     "jinja2",
+    "llguidance",
     "llmcli_kernels",
 )
 ASK_FOR_HELP = """
