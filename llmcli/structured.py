@@ -66,7 +66,7 @@ class StructuredOutput:
             _check_schema(_parse(self.text, "json_schema"))
         elif self.kind == "choice":
             _check_choices(_parse(self.text, "choice"))
-        elif self.kind == "grammar" and self.text.count(":") > MAX_RULES:
+        elif self.kind == "grammar" and (self.text.count("::=") or self.text.count(":")) > MAX_RULES:
             raise RequestError(f"grammar has more than {MAX_RULES} rules", param="grammar")
 
     def __str__(self) -> str:

@@ -108,13 +108,11 @@ def test_what_is_no_form_is_refused_with_its_name(fields: dict[str, Any], param:
     assert caught.value.param == param
 
 
-def test_a_message_shows_little_of_a_large_value() -> None:
-    for value in ("x" * 60_000, ["x" * 60_000], {"type": "x" * 60_000}):
-        for name in FORM_FIELDS:
-            try:
-                read_form({name: value})
-            except RequestError as error:
-                assert len(str(error)) < 400
+@pytest.mark.parametrize("name", [name for name in FORM_FIELDS if "choice" not in name])
+def test_a_message_shows_little_of_a_large_value(name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_form({name: ["x" * 60_000]})
+    assert len(str(caught.value)) < 400
 
 
 def test_openai_has_words_for_json_and_for_nothing_else() -> None:
