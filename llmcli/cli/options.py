@@ -468,9 +468,9 @@ class SamplingOptions:
         from llmcli.text.grammar import check_form
         from llmcli.ui.forms import grammar_text, schema_text
 
-        fields: dict[str, Any] = {name: getattr(self, name) or None for name in FORMS}
+        fields: dict[str, Any] = {name: getattr(self, name) for name in FORMS if getattr(self, name) != []}
         for name, read in (("json_schema", schema_text), ("grammar", grammar_text)):
-            if fields[name] is not None:
+            if fields.get(name) is not None:
                 fields[name] = read(fields[name])
         form = read_form(fields)
         if form is not None:

@@ -110,7 +110,7 @@ class GrammarCompiler:
         """
         compiled = self._compiled(form).deep_copy()
         if form.begun:
-            tokens = self._vocabulary.tokenize_str(form.begun)
+            tokens = self._vocabulary.greedy_tokenize(form.begun)
             if compiled.try_consume_tokens(tokens) < len(tokens) or compiled.is_error():
                 raise RequestError(
                     f"the answer begins with “{quote(form.begun, 40)}”, which does not fit {quote(str(form))}",

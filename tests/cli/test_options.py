@@ -203,6 +203,7 @@ def test_the_form_of_an_answer_is_an_option(
         (["-j", '{"type": "thing"}'], ["--json-schema can not be used", "thing", "at /type in the schema"]),
         (["-jf", "none.json"], ["none.json can not be read", "a schema begins with {"]),
         (["--regex", "a(b"], ["--regex can not be used: unclosed group", "at character 2 of a(b"]),
+        (["--regex", ""], ["--regex is empty"]),
         (["--choice", ""], ["--choice must be a list of texts"]),
         (["--choice", "a", "--regex", "a"], ["--regex and --choice are both given: an answer has one form"]),
         (["--grammar", "none.gbnf"], ["none.gbnf can not be read"]),

@@ -154,24 +154,29 @@ def test_any_json_object_is_an_object(llm: LLM) -> None:
     assert all(choice.text.startswith("{") for choice in output.outputs)
 
 
-@pytest.mark.parametrize("budget", [1, 3, 512])
-@pytest.mark.parametrize("prefix_caching", [True, False])
+TURNS = [[random.Random(i).randrange(3, 300) for _ in range(11 + i)] for i in range(4)]
+TIGHT = SamplingParams(structured=JSON, seed=5, n=2, max_tokens=400)
+
+
+@pytest.fixture(scope="module")
+def alone(llm: LLM) -> list[list[str]]:
+    return [answers(llm, TIGHT, [prompt]) for prompt in TURNS]
+
+
+@pytest.mark.parametrize(("budget", "caching"), [(1, True), (3, False), (512, True), (512, False)])
 def test_chunks_and_preemption_change_no_answer(
-    folder: Path, llm: LLM, budget: int, prefix_caching: bool
+    folder: Path, alone: list[list[str]], budget: int, caching: bool
 ) -> None:
-    prompts = [[random.Random(i).randrange(3, 300) for _ in range(11 + i)] for i in range(6)]
-    params = form(JSON, seed=5, n=2)
-    expected = [answers(llm, params, [prompt]) for prompt in prompts]
     tight = load(
         folder,
         block_size=4,
-        kv_cache_memory=150 * 4 * 3 * 2 * 80 * 4,
+        kv_cache_memory=110 * 4 * 3 * 2 * 80 * 4,
         max_num_batched_tokens=budget,
-        enable_prefix_caching=prefix_caching,
-        max_model_len=500,
+        enable_prefix_caching=caching,
+        max_model_len=430,
     )
-    outputs = tight.generate(prompts, params.replace(max_tokens=400), use_tqdm=False)
-    assert [[choice.text for choice in output.outputs] for output in outputs] == expected
+    outputs = tight.generate(TURNS, TIGHT, use_tqdm=False)
+    assert [[choice.text for choice in output.outputs] for output in outputs] == alone
     assert budget < 512 or tight.engine.stats().num_preemptions > 0
 
 
