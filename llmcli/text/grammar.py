@@ -135,10 +135,9 @@ class GrammarCompiler:
         compiled = LLMatcher(self._vocabulary, _source(form), log_level=0, limits=_limits())
         if compiled.is_error():
             raise _refused(form, compiled.get_error())
-        beginning = compiled.deep_copy()
-        beginning.compute_bitmask()
-        if beginning.is_error():
-            raise _refused(form, beginning.get_error())
+        compiled.compute_bitmask()  # tells whether anything can begin; its copies need not work it out again
+        if compiled.is_error():
+            raise _refused(form, compiled.get_error())
         return compiled
 
     @cached_property

@@ -37,7 +37,7 @@ def compiler(tokenizer: Tokenizer) -> GrammarCompiler:
 
 
 def ids(mask: bytes) -> set[int]:
-    return {i for i in range(len(mask) * 8) if mask[i // 8] >> i % 8 & 1}
+    return {8 * place + bit for place, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1}
 
 
 def walk(matcher: Matcher, source: random.Random, ends: set[int], limit: int = 300) -> list[int]:
@@ -81,7 +81,7 @@ def test_a_token_is_allowed_when_a_match_can_begin_so(
 def test_walks_over_the_tokens_of_real_tokenizers_match(name: str, pattern: str, shared_data: Path) -> None:
     tokenizer = real(name, shared_data)
     compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size + 5, {tokenizer.eos_id or 0})
-    for seed in range(20):
+    for seed in range(8):
         matcher = compiler.matcher(StructuredOutput.regex(pattern))
         tokens = walk(matcher, random.Random(seed), {tokenizer.eos_id or 0}, 80)
         assert len(tokens) == 80 or re.fullmatch(pattern, tokenizer.decode(tokens))
@@ -156,11 +156,7 @@ def test_white_space_in_json_is_bounded(compiler: GrammarCompiler, tokenizer: To
         (StructuredOutput.regex("ab(c"), "unclosed group", "at character 3 of ab(c"),
         (StructuredOutput.regex("(?=a)b"), "look-around", "at character 1"),
         (StructuredOutput.regex(r"(a)\1"), "backreferences are not supported", "at character 4"),
-        (
-            StructuredOutput.json_schema({"a": {"type": "something"}} | {"type": "something"}),
-            "something",
-            "/type",
-        ),
+        (StructuredOutput.json_schema({"items": {"type": "something"}}), "something", "at /items/type"),
         (
             StructuredOutput.json_schema({"properties": {"x": {"type": "array", "uniqueItems": True}}}),
             "uniqueItems",

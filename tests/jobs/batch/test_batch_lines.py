@@ -244,7 +244,6 @@ def test_a_line_takes_the_form_of_the_flag_back_with_text() -> None:
         ),
         ({"regex": "a", "choice": ["a"]}, "regex and choice are both given"),
         ({"json_shema": {}}, "did you mean 'json_schema'?"),
-        ({"structured": {"regex": "a"}}, "did you mean 'structured_outputs'?"),
     ],
     ids=str,
 )
