@@ -41,19 +41,14 @@ ALIASES: Mapping[str, str] = {
     "temp": "temperature",
     "repeat_penalty": "repetition_penalty",
 }
-_PLAIN_FIELDS = tuple(
-    name for name in FIELD_NAMES if name != "structured"
-)  # the others have the form of OpenAI's
+# The form of an answer has names of its own: FORM_FIELDS.
+_PLAIN_FIELDS = tuple(name for name in FIELD_NAMES if name != "structured")
 NATIVE_KEYS = (*PROMPT_KEYS, "id", "custom_id", "model", "system", "meta", *_PLAIN_FIELDS, *ALIASES)
 SAMPLING_KEYS = frozenset((*_PLAIN_FIELDS, *ALIASES))
 _FORM_KEYS = frozenset(FORM_FIELDS)
 _NATIVE = frozenset((*NATIVE_KEYS, *FORM_FIELDS))
-_COMPARED = (
-    *NATIVE_KEYS,
-    "json_schema",
-    "response_format",
-    "structured_outputs",
-)  # `choices` is a good label
+# Not `choice` and its like: many data sets have labels called `choices`.
+_COMPARED = (*NATIVE_KEYS, "json_schema", "response_format", "structured_outputs")
 
 # Fields that other programs know and this one does not, with the values that ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
