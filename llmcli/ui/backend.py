@@ -200,9 +200,8 @@ class LocalBackend:
 
     def _opens_reasoning(self, prompt: FittedPrompt) -> bool:
         tokenizer, ids = self._engine.tokenizer, list(prompt.token_ids or ())
-        return tokenizer.reasoning.open_at_end(
-            tokenizer.decode(ids[-MARK_TOKENS:], skip_special_tokens=False)
-        )
+        end = tokenizer.decode(ids[-MARK_TOKENS:], skip_special_tokens=False)
+        return tokenizer.reasoning.open_at_end(end)
 
     def submit(self, prompt: FittedPrompt, overrides: Mapping[str, Any]) -> AnswerStream:
         """Start an answer.
@@ -220,9 +219,9 @@ class LocalBackend:
         """The form with what stands in its answer already, and behind the reasoning that the prompt has opened."""
         if prompt.chat.continues:
             return replace(form, begun=prompt.chat.messages[-1]["content"])
-        return (
-            form.behind(self._engine.tokenizer.reasoning.closing) if self._opens_reasoning(prompt) else form
-        )
+        if self._opens_reasoning(prompt):
+            return form.behind(self._engine.tokenizer.reasoning.closing)
+        return form
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""

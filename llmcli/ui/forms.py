@@ -14,11 +14,9 @@ def schema_text(typed: str) -> str:
         UsageError: the file can not be read.
     """
     text = typed.strip()
-    return (
-        text
-        if text.startswith("{") or text in ("true", "false")
-        else _file_text(text, "a schema begins with {")
-    )
+    if text.startswith("{") or text in ("true", "false"):
+        return text
+    return _file_text(text, "a schema begins with {")
 
 
 def grammar_text(typed: str) -> str:
