@@ -226,7 +226,7 @@ def _check_choices(value: object) -> None:
 
 def _check_schema(schema: object) -> None:
     """Refuse what is no schema, and what would take long to compile."""
-    if not isinstance(schema, dict | bool):
+    if not isinstance(schema, dict) and schema is not True:
         raise RequestError(f"json_schema must be an object, got {quote(schema, 40)}", param="json_schema")
     parts = list(_objects(schema))
     num_references = sum("$ref" in part for part in parts)

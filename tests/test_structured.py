@@ -60,6 +60,7 @@ def test_fields_that_ask_for_no_form_give_none(fields: dict[str, Any]) -> None:
     [
         ({"json_schema": "{"}, "json_schema", "json_schema is not JSON: column 2"),
         ({"json_schema": [1]}, "json_schema", "json_schema must be an object, got [1]"),
+        ({"json_schema": "false"}, "json_schema", "json_schema must be an object, got False"),
         ({"json_schema": '{"a": 1, "a": 2}'}, "json_schema", "duplicate key"),
         ({"json_schema": "[" * 1000}, "json_schema", "nesting deeper than 64"),
         ({"json_schema": {"title": "x" * 70_000}}, "json_schema", "at most 65,536 are taken"),

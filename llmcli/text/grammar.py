@@ -211,7 +211,8 @@ def _source(form: StructuredOutput) -> str:
 def _schema_source(schema: str) -> str:
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_json_schema(schema, None, {"whitespace_pattern": WHITE_SPACE})
+    objects = "{}" if schema.strip() == "true" else schema  # its options go into an object
+    return LLMatcher.grammar_from_json_schema(objects, None, {"whitespace_pattern": WHITE_SPACE})
 
 
 def _lark(text: str) -> str:
@@ -237,7 +238,7 @@ def _refused(form: StructuredOutput, message: str) -> RequestError:
     elif form.kind == "regex":
         caret = re.search(r"^    ( *)\^", message, re.M)
         why = f"at character {len(caret[1]) + 1} of {quote(form.text, 80)}" if caret else ""
-    elif form.kind == "grammar" and (found := re.match(r"at (\d+)\((\d+)\)", message)):
+    elif form.kind == "grammar" and (found := re.match(r"(?:at )?(\d+)\((\d+)\)", message)):
         why = f"at line {found[1]}, character {found[2]}"
     return RequestError(f"{form.kind} can not be used: {reason}", why=why, param=form.kind)
 
@@ -245,7 +246,7 @@ def _refused(form: StructuredOutput, message: str) -> RequestError:
 def _reason(message: str) -> str:
     """What a message of llguidance says in one line."""
     inner = re.search(r"^error: (.+)$", message, re.M)
-    first = inner[1] if inner else re.sub(r"^at \d+\(\d+\): ", "", message.strip()).split("\n", 1)[0]
+    first = inner[1] if inner else re.sub(r"^(?:at )?\d+\(\d+\): ", "", message.strip()).split("\n", 1)[0]
     return "no text fits it" if first.startswith("NoExtension") else quote(first, 160)
 
 

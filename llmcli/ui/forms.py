@@ -14,7 +14,7 @@ def schema_text(typed: str) -> str:
         UsageError: the file can not be read.
     """
     text = typed.strip()
-    if text.startswith("{") or text in ("true", "false"):
+    if text.startswith("{") or text == "true":
         return text
     return _file_text(text, "a schema begins with {")
 

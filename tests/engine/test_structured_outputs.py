@@ -145,6 +145,15 @@ def test_every_answer_is_of_the_language_of_the_grammar(llm: LLM, text: str) -> 
     assert [one for one in found if not re.fullmatch(r"[1-9]\d{0,2}(\+[1-9]\d{0,2}){1,3}", one)] == []
 
 
+def test_true_is_the_schema_of_any_json(llm: LLM) -> None:
+    whole = StructuredOutput.json_schema(True)
+    (output,) = llm.generate([PROMPT], form(whole, n=8, seed=0), use_tqdm=False)
+    found = [choice.text for choice in output.outputs if choice.finish_reason == "stop"]
+    assert found
+    for text in found:
+        json.loads(text)
+
+
 def test_any_json_object_is_an_object(llm: LLM) -> None:
     params = form(StructuredOutput.json_object(), max_tokens=900, n=8, seed=0)
     (output,) = llm.generate([PROMPT], params, use_tqdm=False)

@@ -163,7 +163,6 @@ def test_white_space_in_json_is_bounded(compiler: GrammarCompiler, tokenizer: To
             "at /properties/x/uniqueItems",
         ),
         (StructuredOutput.json_schema({"$ref": "http://x/y"}), "http://x/y", "at /$ref"),
-        (StructuredOutput.json_schema(False), "false", ""),
         (StructuredOutput.grammar('start: "a" word'), "word", "at line 1, character"),
         (StructuredOutput.grammar('start: "a"\nb: ('), "", "at line 2"),
         (StructuredOutput.grammar("root ::= ("), "no GBNF", ""),
