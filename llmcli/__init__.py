@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from llmcli.llm import LLM
     from llmcli.outputs import CompletionOutput, RequestOutput
     from llmcli.sampling import SamplingParams
+    from llmcli.structured import StructuredOutput
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "__version__"]
+__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutput", "__version__"]
 
 _HOMES = {
     "LLM": "llmcli.llm",
     "CompletionOutput": "llmcli.outputs",
     "RequestOutput": "llmcli.outputs",
     "SamplingParams": "llmcli.sampling",
+    "StructuredOutput": "llmcli.structured",
 }
 
 

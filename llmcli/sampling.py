@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from llmcli.errors import RequestError, quote
 from llmcli.nearest import did_you_mean
+from llmcli.structured import StructuredOutput
 
 MAX_SEED = 2**63 - 1
 MAX_N = 16
@@ -44,6 +45,7 @@ class SamplingParams:
         logprobs: report this many most likely tokens at each position, 0..20 (0: the sampled one only).
         include_stop_str_in_output: keep the matched stop string.
         skip_special_tokens: leave control tokens out of the text.
+        structured: the form that the answer must have; it goes before min_tokens, ignore_eos and logit_bias.
 
     Raises:
         RequestError: a value is out of range; `param` names it.
@@ -67,6 +69,7 @@ class SamplingParams:
     logprobs: int | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    structured: StructuredOutput | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -104,6 +107,10 @@ class SamplingParams:
                 raise RequestError(
                     f"{name} must be true or false, got {quote(getattr(self, name))}", param=name
                 )
+        if self.structured is not None and not isinstance(self.structured, StructuredOutput):
+            raise RequestError(
+                f"structured must be a StructuredOutput, got {quote(self.structured, 80)}", param="structured"
+            )
         self._check_stop()
         self._check_logit_bias()
 

@@ -88,6 +88,8 @@ def chat(
         llmcli chat "Why is the sky blue?" --temperature 0
         llmcli chat Qwen/Qwen3-0.6B --thinking-budget 500
         llmcli chat ./my-model --chat-template chat.jinja --chat-template-kwargs '{"enable_thinking": false}'
+        llmcli chat "Name a colour" --choice red --choice green
+        llmcli chat "Make up a person" --json-schema '{"type": "object"}'
         llmcli chat --continue
         llmcli chat --url http://127.0.0.1:8000/v1
         git diff | llmcli chat "Write a commit message for this"

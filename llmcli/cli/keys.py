@@ -23,7 +23,7 @@ FLAGS_ONLY = ("yes", "overwrite", "force")
 # What reads a file of the user's, or says where prompts and keys go: a project's file, which somebody else may have
 # written, must not say that.
 USER_ONLY = (
-    *("file", "chat-template", "generation-config"),
+    *("file", "chat-template", "generation-config", "json-schema", "grammar"),
     *("url", "base-url", "host", "api-key", "token"),
 )
 SECRETS = ("api-key", "token")  # not to be shown

@@ -46,12 +46,14 @@ def run(
     """Answer every prompt of a file, many at once.
 
     Lines are "text", {"prompt": "..."}, {"messages": [...]}, {"prompt_token_ids": [...]} or OpenAI batch requests,
-    with any sampling field. Each result is written as soon as it is there, and a run that was stopped or killed
-    goes on with --resume. For a conversation: llmcli chat.
+    with any sampling field, and json_schema, regex, choice or response_format for the form of the answer. Each result
+    is written as soon as it is there, and a run that was stopped or killed goes on with --resume. For a conversation:
+    llmcli chat.
 
     Examples:
         llmcli run prompts.jsonl -m owner/name -o answers.jsonl
         llmcli run prompts.jsonl -m owner/name -o answers.jsonl --resume
+        llmcli run prompts.jsonl --json-schema @person.json -o people.jsonl
         llmcli run questions.csv --column question --ordered -o answers.jsonl
         cat prompts.txt | llmcli run - | jq -r .text
     """

@@ -17,6 +17,7 @@ from typing import Any
 
 from llmcli.config import ResolvedConfig
 from llmcli.engine.choice import Choice
+from llmcli.engine.constraints import Constraints
 from llmcli.errors import EngineError, LLMCliError, RequestError, quote
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import ModelSpec
@@ -89,6 +90,7 @@ class Engine:
         self._scheduler = scheduler
         self._runner = runner
         self._in_flight: deque[tuple[Step, Wait]] = deque()
+        self._constraints = Constraints(tokenizer, spec.vocab_size, eos_ids)
         self._seeds = random.Random(config.seed)
         self._seq_ids = itertools.count()
         self._requests: dict[str, _OpenRequest] = {}
@@ -113,7 +115,8 @@ class Engine:
         """Raise what `add` would raise, without adding.
 
         Raises:
-            RequestError: an empty or too long prompt, or a token id that the model does not have.
+            RequestError: an empty or too long prompt, a token id that the model does not have, or a form of the answer
+                that can not be followed.
             EngineError: the engine has died.
         """
         if self._failure is not None:
@@ -131,6 +134,7 @@ class Engine:
                         param=name,
                     )
         self._scheduler.check_fits(self._request(tuple(prompt_token_ids), params, 0, 0))
+        self._constraints.check(params)
 
     def add(
         self, prompt_token_ids: Sequence[int], params: SamplingParams, *, request_id: str | None = None
@@ -152,6 +156,8 @@ class Engine:
             raise RequestError(f"request id {quote(request_id)} is in use", param="request_id")
         now = time.monotonic()
         choices = {r.seq_id: Choice(request_id, r, self.tokenizer, now) for r in requests}
+        for request in requests:
+            self._constraints.open(request.seq_id, params)
         self._requests[request_id] = _OpenRequest(choices)
         self._by_sequence.update(choices)
         self._prompt_tokens += len(prompt_ids)
@@ -211,7 +217,7 @@ class Engine:
             if not step.slices:
                 return  # it depends on what the step in flight draws
             self._mark_started(step)
-            self._in_flight.append((step, self._runner.start(step)))
+            self._in_flight.append((step, self._runner.start(self._constraints.constrain(step))))
 
     def _forget_steps(self) -> None:
         self._in_flight.clear()
@@ -274,6 +280,14 @@ class Engine:
         if matched is not None:
             self._scheduler.finish(update.seq_id, "stop")
             return self._close(update.seq_id, "stop", matched)
+        try:
+            finished = self._constraints.accept(update.seq_id, update.token_id)
+        except RequestError as error:
+            self._scheduler.finish(update.seq_id, "error")
+            return self._close(update.seq_id, "error", error=error.what)
+        if finished:
+            self._scheduler.finish(update.seq_id, "stop")
+            return self._close(update.seq_id, "stop")
         return choice.event()
 
     def _release_held(self, request_id: str) -> None:
@@ -290,6 +304,7 @@ class Engine:
         error: str | None = None,
     ) -> TokenEvent:
         choice = self._by_sequence.pop(seq_id)
+        self._constraints.close(seq_id)
         request = self._requests[choice.request_id]
         del request.choices[seq_id]
         request.held = [held for held in request.held if held.seq_id != seq_id]

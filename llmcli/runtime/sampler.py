@@ -21,6 +21,8 @@ from llmcli_kernels import KernelSet
 from llmcli_kernels.sampling import SamplingBatch
 
 _KEY = struct.Struct("<QQQ")
+# For each byte of a mask what is added to the logits of its eight tokens: minus infinity where a bit is 0.
+_BANS = torch.where((torch.arange(256)[:, None] >> torch.arange(8)) & 1 == 1, 0.0, -torch.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ def draw(logits: Tensor, specs: Sequence[SampleSpec], kernels: KernelSet) -> Dra
         (rows,) = to_device((_column(asking, torch.int64),), logits.device)
         raw = torch.log_softmax(logits[rows], dim=-1)
     adjust(logits, specs)
+    _ban_all_but_allowed(logits, specs)
     ids, finite = kernels.sample(logits, _sampling_batch(specs, logits.device))
     tokens = torch.stack((ids, finite.to(ids.dtype)))
     if raw is None:
@@ -96,7 +99,8 @@ def asking_rows(specs: Sequence[SampleSpec]) -> list[int]:
 def is_plain(spec: SampleSpec) -> bool:
     """Whether the kernel alone draws the token: nothing changes the logits first, and nobody asks for them."""
     params = spec.params  # the history is there where it is used
-    return not (spec.prompt_ids or spec.banned_ids or params.logit_bias or params.logprobs is not None)
+    changes = spec.prompt_ids or spec.banned_ids or params.logit_bias or spec.allowed is not None
+    return not (changes or params.logprobs is not None)
 
 
 def uniform(seed: int, position: int, choice: int) -> float:
@@ -126,6 +130,16 @@ def _sampling_batch(specs: Sequence[SampleSpec], device: torch.device) -> Sampli
 def _column(numbers: Sequence[float], dtype: torch.dtype) -> Tensor:
     """On the CPU, whatever torch's default device is."""
     return torch.tensor(numbers, dtype=dtype, device="cpu")
+
+
+def _ban_all_but_allowed(logits: Tensor, specs: Sequence[SampleSpec]) -> None:
+    """Ban what the masks of some rows do not allow; all masks are unpacked together, on the logits' device."""
+    masks = {i: spec.allowed for i, spec in enumerate(specs) if spec.allowed is not None}
+    if not masks:
+        return
+    packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8).view(len(masks), -1)
+    rows, packed, bans = to_device((_column(list(masks), torch.int64), packed, _BANS), logits.device)
+    logits.index_add_(0, rows, bans[packed.long()].flatten(1)[:, : logits.shape[1]])
 
 
 @dataclass(slots=True)

@@ -100,7 +100,7 @@ class Request:
     @property
     def awaits_history(self) -> bool:
         """Whether its next token can not be chosen before one that is being drawn is known."""
-        return self._uses_history and self.num_pending > 0
+        return self.num_pending > 0 and (self._uses_history or self.params.structured is not None)
 
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
         """The known tokens at positions start .. end - 1."""

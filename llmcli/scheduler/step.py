@@ -25,6 +25,8 @@ class SampleSpec(NamedTuple):
         position: number of output tokens before this one, part of the random key.
         banned_ids: ids that may not be drawn now (stop and end ids before min_tokens).
         prompt_ids, output_ids: the tokens so far, filled only when params.uses_history.
+        allowed: one bit for each id that may be drawn, bit i % 8 of byte i // 8 for id i; None allows all. The engine
+            sets it.
     """
 
     params: SamplingParams
@@ -34,6 +36,7 @@ class SampleSpec(NamedTuple):
     banned_ids: tuple[int, ...] = ()
     prompt_ids: tuple[int, ...] = ()
     output_ids: tuple[int, ...] = ()
+    allowed: bytes | None = None
 
 
 class SequenceSlice(NamedTuple):

@@ -106,6 +106,10 @@ class Tokenizer:
             text = self._texts[token_id] = self._backend.decode([token_id], skip_special_tokens=False)
         return text
 
+    def to_json(self) -> str:
+        """What tokenizer.json holds, with the tokens that other files have added."""
+        return self._backend.to_str()
+
     def id_to_token(self, token_id: int) -> str | None:
         """The vocabulary's entry for an id, or None."""
         return self._backend.id_to_token(token_id)

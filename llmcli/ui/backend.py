@@ -7,6 +7,7 @@ and the single answer.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from llmcli.hub.licence import licence_text
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import AwqSpec
 from llmcli.sampling import SamplingParams
+from llmcli.structured import StructuredOutput
 from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.answer_stream import AnswerStream
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
@@ -216,9 +218,12 @@ class LocalBackend:
 
     def splitter(self, prompt: FittedPrompt) -> ReasoningSplitter:
         """Tells reasoning from answer in what the model says to a prompt, which may have opened the reasoning."""
+        return ReasoningSplitter(self._engine.tokenizer.reasoning, inside=self._opens_reasoning(prompt))
+
+    def _opens_reasoning(self, prompt: FittedPrompt) -> bool:
         tokenizer, ids = self._engine.tokenizer, list(prompt.token_ids or ())
         end = tokenizer.decode(ids[-MARK_TOKENS:], skip_special_tokens=False)
-        return ReasoningSplitter(tokenizer.reasoning, inside=tokenizer.reasoning.open_at_end(end))
+        return tokenizer.reasoning.open_at_end(end)
 
     def submit(
         self, prompt: FittedPrompt, overrides: Mapping[str, Any], thinking: ThinkingBudget | None = None
@@ -230,6 +235,8 @@ class LocalBackend:
         """
         assert prompt.token_ids is not None
         params = self.params(overrides)
+        if params.structured is not None:
+            params = params.replace(structured=self._placed(params.structured, prompt))
         if thinking is None:
             return self._thread.submit(prompt.token_ids, params)
         tokenizer = self._engine.tokenizer
@@ -241,6 +248,14 @@ class LocalBackend:
     def with_engine(self, job: Callable[["Engine"], T]) -> T:
         """Do something with the engine, on its thread."""
         return self._thread.run(job)
+
+    def _placed(self, form: StructuredOutput, prompt: FittedPrompt) -> StructuredOutput:
+        """The form with what stands in its answer already, and behind the reasoning that the prompt has opened."""
+        if prompt.chat.continues:
+            return replace(form, begun=prompt.chat.messages[-1]["content"])
+        if self._opens_reasoning(prompt):
+            return form.behind(self._engine.tokenizer.reasoning.closing)
+        return form
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""

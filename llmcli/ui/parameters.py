@@ -12,6 +12,8 @@ from typing import Any
 from llmcli.errors import RequestError, quote
 from llmcli.nearest import did_you_mean
 from llmcli.sampling import SamplingParams
+from llmcli.structured import StructuredOutput
+from llmcli.text.grammar import check_form
 
 BUILT_IN = "built-in"
 MODEL = "model's generation_config.json"
@@ -80,6 +82,7 @@ FIXED_AT_START: Mapping[str, str] = {
 }
 
 UNSET_WORDS = ("default", "none")
+FORM = "structured"  # set by commands of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +134,42 @@ class Parameters:
         self.session[name] = value
         return name
 
+    @property
+    def form(self) -> StructuredOutput | None:
+        """The form that answers must have."""
+        form = self.overrides.get(FORM)
+        return form if isinstance(form, StructuredOutput) else None
+
+    def set_form(self, form: StructuredOutput | None) -> None:
+        """Hold answers to a form for the session; None takes back what a flag asks for, too.
+
+        Raises:
+            RequestError: no model can follow it.
+        """
+        if form is not None:
+            check_form(form)
+        self.session[FORM] = form
+        if form is None and FORM not in self.flags:
+            del self.session[FORM]
+
+    def saved(self) -> dict[str, Any]:
+        """What is set, in the values that JSON has; `restore` takes it over."""
+        form = {FORM: {"kind": self.form.kind, "text": self.form.text}} if self.form is not None else {}
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.overrides.items()
+        }
+        return plain | form
+
     def restore(self, saved: Mapping[str, Any]) -> list[str]:
         """Take over what was set in a saved chat, above files and environment, below flags; returns the names
         that are left out, as unknown or out of range."""
         self.session = {}
         left_out = []
         for name, value in saved.items():
-            value = tuple(value) if isinstance(value, list) else value
             try:
-                if name not in SETTABLE:
+                if name not in (*SETTABLE, FORM):
                     raise RequestError(f"unknown parameter {quote(name, 40)}")
+                value = _restored(name, value)
                 SamplingParams(**{**self.session, name: value})
             except RequestError:
                 left_out.append(name)
@@ -170,8 +199,17 @@ class Parameters:
                 ),
                 ParameterValue(name, getattr(built_in, name, None), BUILT_IN if built_in else SERVER),
             )
-            for name in SETTABLE
+            for name in (*SETTABLE, *([FORM] if FORM in self.overrides else ()))
         ]
+
+
+def _restored(name: str, value: Any) -> Any:
+    """A value of a saved chat as it was set."""
+    if name != FORM or value is None:
+        return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, Mapping) or not value.keys() <= {"kind", "text"}:
+        raise RequestError(f"{FORM} must not be {quote(value, 40)}", param=name)
+    return StructuredOutput(value.get("kind", ""), value.get("text", ""))
 
 
 def settable_name(name: str) -> str:

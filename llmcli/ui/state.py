@@ -132,11 +132,7 @@ class ChatState:
 
     def saved(self) -> SavedChat:
         """The chat as it is to be saved."""
-        params = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in self.parameters.overrides.items()
-        }
-        model = self.backend.model
+        params, model = self.parameters.saved(), self.backend.model
         return SavedChat(
             ChatSetup(
                 model.name,

@@ -115,11 +115,13 @@ class BudgetedStream:
 
 
 def _less(params: SamplingParams, num_tokens: int) -> SamplingParams | None:
-    """The same parameters after so many tokens of the answer; None where it may not have any more."""
+    """The same parameters after so many tokens of the answer, which close the reasoning; None where none may follow."""
     if params.max_tokens is not None and params.max_tokens <= num_tokens:
         return None
+    form = params.structured
     return replace(
         params,
+        structured=None if form is None else form.behind(""),  # the mark that it waited for is in the prompt now
         max_tokens=None if params.max_tokens is None else params.max_tokens - num_tokens,
         min_tokens=max(0, params.min_tokens - num_tokens),
     )

@@ -337,3 +337,24 @@ def test_in_a_pipe_an_answer_has_no_control_sequences_whatever_the_view(
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert done.stdout.endswith("\n")
+
+
+def test_an_answer_has_the_form_of_the_option(run_llmcli: RunProgram) -> None:
+    schema = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 1, "maxItems": 2}
+    done = run_llmcli("chat", "Hello", "-j", json.dumps({"not": "this one"} | schema))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "at /not in the schema" in done.stderr
+    done = run_llmcli("chat", "Hello", "-j", json.dumps(schema))
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) <= {1, 2}
+
+
+def test_a_session_holds_answers_to_a_form_until_it_is_switched_off(run_llmcli: RunProgram) -> None:
+    lines = "/regex (left|right)!\nHello\n/continue\n/regex a(\n/json off\nHello\n"
+    done = run_llmcli("chat", "-i", "-n", "6", "--no-log", input=lines)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first in ("left!", "right!")
+    assert "regex can not be used: unclosed group" in done.stderr
+    assert "answers: any text" in done.stderr
+    assert done.stdout.splitlines()[-1] not in ("left!", "right!")

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmcli import StructuredOutput
 from llmcli.cli.app import run_command_line
 from llmcli.cli.options import HIDDEN_ALIASES, EngineOptions, SamplingOptions
 from llmcli.config import EngineConfig
@@ -177,3 +180,56 @@ def test_help_hides_the_aliases(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_bundles_can_be_used_without_a_command_line() -> None:
     assert EngineOptions(threads=2).config().num_threads == 2
     assert SamplingOptions(stop=["x"], temperature=0.0).overrides() == {"stop": ("x",), "temperature": 0.0}
+
+
+PERSON = '{"type": "object", "properties": {"name": {"type": "string"}}}'
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({"json_schema": PERSON}, StructuredOutput("json_schema", PERSON)),
+        ({"json_schema": "{}"}, StructuredOutput.json_object()),
+        ({"json_schema": "@person.json"}, StructuredOutput("json_schema", PERSON)),
+        ({"json_schema": "person.json"}, StructuredOutput("json_schema", PERSON)),
+        ({"regex": "[a-z]+"}, StructuredOutput.regex("[a-z]+")),
+        ({"choice": ["yes", "no"]}, StructuredOutput.choice(["yes", "no"])),
+        ({"grammar": "yes.gbnf"}, StructuredOutput.grammar('root ::= "yes"')),
+        ({"grammar": 'root ::= "no"'}, StructuredOutput.grammar('root ::= "no"')),
+    ],
+    ids=str,
+)
+def test_the_form_of_an_answer_is_an_option(
+    options: dict[str, Any], form: StructuredOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.json").write_text(PERSON + "\n")
+    (tmp_path / "yes.gbnf").write_text('root ::= "yes"\n')
+    assert SamplingOptions(**options).overrides() == {"structured": form}
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["--json-schema", "{"], ["--json-schema is not JSON: column 2"]),
+        (["-j", '{"type": "thing"}'], ["--json-schema can not be used", "thing", "at /type in the schema"]),
+        (["-jf", "none.json"], ["none.json can not be read", "a schema begins with {"]),
+        (["--regex", "a(b"], ["--regex can not be used: unclosed group", "at character 2 of a(b"]),
+        (["--regex", ""], ["--regex is empty"]),
+        (["--choice", ""], ["--choice must be a list of texts"]),
+        (["--choice", "a", "--regex", "a"], ["--regex and --choice are both given: an answer has one form"]),
+        (["--grammar", "none.gbnf"], ["none.gbnf can not be read"]),
+        (["--grammar", "root ::= ("], ["--grammar is no GBNF"]),
+    ],
+    ids=str,
+)
+def test_a_wrong_form_is_refused_with_its_option_before_a_model_is_read(
+    args: list[str],
+    parts: list[str],
+    refused: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refused(*args)
+    assert [part for part in parts if part not in message] == []

@@ -328,3 +328,24 @@ def test_a_model_that_lines_name_goes_before_a_default_and_one_that_is_typed_bef
     assert "model 'org/other' is not the one of this run, 'tiny-chat'" in refused(
         ["in.jsonl", "-m", "tiny-chat"], capsys
     )
+
+
+def test_a_run_holds_its_answers_to_the_form_of_the_flag_or_of_the_line(
+    run_llmcli: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    lines = [
+        {"prompt": "hi"},
+        {"prompt": "hi", "regex": "[0-9]{4}"},
+        {"prompt": "hi", "response_format": {"type": "text"}, "max_tokens": 3},
+        {"prompt": "hi", "json_schema": {"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2}, "n": 2},
+    ]
+    prompts = "".join(json.dumps(line) + "\n" for line in lines)
+    done = run_llmcli("run", "-", "--ordered", "--choice", "yes", "--choice", "no", input=prompts)
+    assert done.returncode == 0, done.stderr
+    first, number, free, arrays = map(json.loads, done.stdout.splitlines())
+    assert first["text"] in ("yes", "no")
+    assert number["text"].isdigit()
+    assert len(number["text"]) == 4
+    assert free["text"] not in ("yes", "no")
+    for choice in arrays["choices"]:
+        assert set(json.loads(choice["text"])) <= {1, 2}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmcli import LLM, SamplingParams
+from llmcli import LLM, SamplingParams, StructuredOutput
 from llmcli.engine.engine import Engine
 from llmcli.outputs import TokenEvent
 from llmcli.runtime.runner import Wait
@@ -82,6 +82,7 @@ def mixed_requests(engine: Engine) -> dict[str, tuple[list[int], SamplingParams]
         "choices": (PROMPT[3:], DRAWN.replace(n=3)),
         "logprobs": (PROMPT, DRAWN.replace(logprobs=3)),
         "bias": (PROMPT, GREEDY.replace(logit_bias={77: 4.0})),
+        "form": (PROMPT[1:], DRAWN.replace(structured=StructuredOutput.regex("[a-f]{4,9}[0-9]{6}"))),
     }
 
 
@@ -97,17 +98,20 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("penalties", [True, False])
+WAITING = ("penalties", "form")  # a step waits for what these have drawn
+
+
+@pytest.mark.parametrize("waiting", [True, False])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_request_tells_what_it_tells_one_step_at_a_time(
-    folder: Path, options: dict[str, Any], penalties: bool
+    folder: Path, options: dict[str, Any], waiting: bool
 ) -> None:
     told = []
     for ahead in (False, True):
         engine = make(folder, ahead=ahead, **options)
         requests = mixed_requests(engine)
-        if not penalties:
-            del requests["penalties"]
+        if not waiting:
+            requests = {name: request for name, request in requests.items() if name not in WAITING}
         names = iter(requests)
 
         def add_next(

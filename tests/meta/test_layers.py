@@ -17,6 +17,7 @@ LAYERS = (
         "plan",
         "sampling",
         "strict_json",
+        "structured",
     },
     {"model", "scheduler", "text", "hub"},
     {"runtime", "quantize"},
@@ -34,6 +35,7 @@ KNOWN_BY = {
     "llvmlite": {"llmcli_kernels"},
     "llmcli_kernels": {"model", "runtime", "engine", "llmcli_kernels"},
     "huggingface_hub": {"hub"},
+    "llguidance": {"text"},
     "prompt_toolkit": {"ui"},
     "tokenizers": {"text"},
     "transformers": {"text"},
@@ -49,6 +51,7 @@ STANDARD_LIBRARY_ONLY = {
     "sampling",
     "outputs",
     "strict_json",
+    "structured",
     "scheduler",
 }
 KERNEL_LIBRARIES = {"torch", "triton", "llvmlite", "llmcli_kernels"}

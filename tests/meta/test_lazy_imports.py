@@ -19,6 +19,7 @@ HEAVY = (
     "prompt_toolkit",
     "numpy",
     "jinja2",
+    "llguidance",
     "llmcli_kernels",
 )
 # Parts of the program that a command needs when it runs, and not to say what it does.

@@ -115,7 +115,7 @@ SIZES = {
     "num_key_value_heads": 2,
     "vocab_size": 300,
 }
-PROMPTS = ((7, 8, 9, 10, 11), (30, 31), (50, 51, 52))
+PROMPTS = ((7, 8, 9, 10, 11), (30, 31), (50, 51, 52), (80, 81))
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +134,20 @@ def blocks_of(seq_id: int, end: int) -> tuple[int, ...]:
 
 
 def specs_at(position: int) -> list[SampleSpec]:
-    """Greedy, drawn at random, and with all that is done to logits outside of a graph."""
+    """Greedy, drawn at random, and two with what is done to logits outside of a graph."""
     special = SamplingParams(temperature=1.0, logit_bias={5: 3.0}, presence_penalty=1.0, logprobs=2)
+    odd_ids = bytes([0b10101010] * 38)
     return [
         SampleSpec(SamplingParams(temperature=0), 0, 0, position),
         SampleSpec(SamplingParams(temperature=1.5, top_p=0.9), 1, 0, position),
         SampleSpec(special, 2, 0, position, (1, 2), (3,), (4, 5)),
+        SampleSpec(SamplingParams(temperature=0), 0, 0, position, allowed=odd_ids),
     ]
 
 
 def tokens_of(runner: Runner, *, special: bool, late: bool, count: int) -> list[tuple[SampledToken, ...]]:
     """Prompts, then steps of one token each, known or still on the device."""
-    kinds = 3 if special else 2
+    kinds = 4 if special else 2
     prompts = PROMPTS[:kinds]
     drawn = [
         runner.run(
@@ -168,11 +170,13 @@ def tokens_of(runner: Runner, *, special: bool, late: bool, count: int) -> list[
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
-@pytest.mark.parametrize("special", [False, True], ids=["plain", "with penalties and log-probabilities"])
+@pytest.mark.parametrize("special", [False, True], ids=["plain", "with penalties, log-probabilities and a form"])
 def test_graphs_draw_what_single_operations_draw(folder: Path, special: bool) -> None:
     expected = tokens_of(make(folder, graphs=False), special=special, late=False, count=4)
     for late in (False, True):
         assert tokens_of(make(folder, graphs=True), special=special, late=late, count=4) == expected
+    if special:
+        assert all(tokens[3].token_id % 2 for tokens in expected)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,3 +209,43 @@ def test_a_row_draws_the_same_alone_and_in_any_batch(kernels: str, order: list[i
     together = sample(rows[chosen], [ROWS[i] for i in chosen], chosen, select("cpu", kernels))
     for i, token in zip(chosen, together, strict=True):
         assert token == SampledToken(i, *strip(draw(rows[i], ROWS[i], kernels)))
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "torch", "reference"])
+def test_a_mask_is_a_ban_of_all_other_ids_and_touches_no_other_row(kernels: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    rows = logits(6, seed=2)
+    masks = {i: torch.rand(VOCAB, generator=generator) < 0.3 for i in (0, 2, 5)}
+    for mask in masks.values():
+        mask[11] = True  # never empty
+    plain = [spec(seed=i, temperature=1.3, top_p=0.9, top_k=7, logprobs=2) for i in range(6)]
+    masked = [replace(one, allowed=packed(masks[i]) if i in masks else None) for i, one in enumerate(plain)]
+    bans = {i: tuple((~mask).nonzero().flatten().tolist()) for i, mask in masks.items()}
+    banned = [replace(one, banned_ids=bans.get(i, ())) for i, one in enumerate(plain)]
+    kernel_set = select("cpu", kernels)
+    given = sample(rows.clone(), masked, range(6), kernel_set)
+    assert given == sample(rows.clone(), banned, range(6), kernel_set)
+    assert all(masks[i][given[i].token_id] for i in masks)
+
+
+def packed(mask: torch.Tensor) -> bytes:
+    """Bit i % 8 of byte i // 8 for id i; the bits behind the last id are set, and mean nothing."""
+    bits = [*mask.tolist(), *[True] * (-len(mask) % 8)]
+    return bytes(
+        sum(bit << place for place, bit in enumerate(bits[i : i + 8])) for i in range(0, len(bits), 8)
+    )
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "torch", "reference"])
+def test_a_mask_of_one_id_draws_it_with_every_parameter(kernels: str) -> None:
+    for token_id in range(VOCAB):
+        mask = packed(torch.arange(VOCAB) == token_id)
+        for more in ({"temperature": 0}, {"top_k": 1}, {"top_p": 0.01}, {"min_p": 1.0}, {"temperature": 2.0}):
+            one = replace(spec(**more), allowed=mask)
+            assert draw(logits(1)[0], one, kernels) == SampledToken(7, token_id)
+
+
+def test_a_mask_hides_no_broken_logits() -> None:
+    row = logits(1)[0]
+    row[3] = math.nan
+    assert not draw(row, replace(spec(), allowed=packed(torch.arange(VOCAB) == 5))).finite

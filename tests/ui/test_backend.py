@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from llmcli.model.spec import AwqSpec
+from llmcli.structured import StructuredOutput
 from llmcli.ui.backend import LocalBackend
+from llmcli.ui.conversation import ChatPrompt, FittedPrompt
 from tests.ui.fake_engine import FakeEngine
 
 
@@ -28,3 +30,24 @@ def test_closing_stops_the_engine() -> None:
     engine = FakeEngine()
     LocalBackend(engine, engine).close()  # type: ignore[arg-type]
     assert engine.closed
+
+
+def placed(engine: FakeEngine, chat: ChatPrompt) -> StructuredOutput | None:
+    """The form with which a prompt reaches the engine."""
+    backend = LocalBackend(engine, engine)  # type: ignore[arg-type]
+    prompt = FittedPrompt(chat, backend.encode(chat), 0)
+    backend.submit(prompt, {"structured": StructuredOutput.regex("[a-z]+")})
+    return engine.params[-1].structured
+
+
+def test_an_answer_that_is_gone_on_with_keeps_to_the_form_from_its_beginning() -> None:
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ab"}]
+    form = placed(FakeEngine(), ChatPrompt(said, continues=True))
+    assert form == StructuredOutput("regex", "[a-z]+", begun="ab")
+
+
+def test_the_form_begins_behind_the_reasoning_that_the_prompt_opens() -> None:
+    said = [{"role": "user", "content": "hi"}]
+    assert placed(FakeEngine(), ChatPrompt(said)) == StructuredOutput.regex("[a-z]+")
+    form = placed(FakeEngine(prompt_end="<think>"), ChatPrompt(said))
+    assert form == StructuredOutput("regex", "[a-z]+", after="</think>")

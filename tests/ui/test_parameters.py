@@ -1,8 +1,11 @@
 """Layers of sampling parameters, and where each value comes from."""
 
+import json
+
 import pytest
 
 from llmcli.errors import RequestError
+from llmcli.structured import StructuredOutput
 from llmcli.ui.parameters import (
     BUILT_IN,
     FLAG,
@@ -124,3 +127,20 @@ def test_what_is_not_set_is_left_to_a_server_that_does_not_tell_its_defaults() -
     parameters = Parameters({"top_k": 5})
     assert origin_of(parameters, "temperature", None) == (None, SERVER)
     assert origin_of(parameters, "top_k", None) == (5, FLAG)
+
+
+def test_the_form_of_answers_is_saved_and_restored() -> None:
+    parameters, form = Parameters({"temperature": 0.5}), StructuredOutput.regex("[a-z]+")
+    parameters.set_form(form)
+    saved = json.loads(json.dumps(parameters.saved()))
+    assert saved == {"temperature": 0.5, "structured": {"kind": "regex", "text": "[a-z]+"}}
+    other = Parameters()
+    assert other.restore(saved) == []
+    assert other.form == form
+
+
+@pytest.mark.parametrize(
+    "value", ["[a-z]+", {"kind": "regex"}, {"kind": "tag", "text": "a"}, {"kind": 5}, [1]]
+)
+def test_a_form_of_a_saved_chat_that_is_none_is_left_out(value: object) -> None:
+    assert Parameters().restore({"structured": value}) == ["structured"]

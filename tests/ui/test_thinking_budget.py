@@ -70,6 +70,14 @@ def test_a_prompt_that_opens_the_reasoning_counts_from_the_first_token() -> None
     assert cut.state.conversation.turns[0].reasoning == "one two three"
 
 
+def test_the_form_of_an_answer_begins_behind_the_mark_that_was_put_in() -> None:
+    cut = chat(Script(("one", " two", " three", " four")), Script(("42",)))
+    cut.engine.tokenizer = type(cut.engine.tokenizer)(prompt_end="<think>\n")
+    run(cut, "/regex [0-9]+", "hi")
+    forms = [params.structured for params in cut.engine.params]
+    assert [form and (form.text, form.after) for form in forms] == [("[0-9]+", "</think>"), ("[0-9]+", "")]
+
+
 @pytest.mark.parametrize(("limit", "asked"), [(4, 1), (50, 2)])
 def test_both_requests_together_stay_within_max_tokens(limit: int, asked: int) -> None:
     cut = chat(THOUGHTS, Script(("42",)))

@@ -95,9 +95,16 @@ class PromptEncoder:
         """What tells reasoning from answer, for each of `count` choices; none for a raw prompt."""
         if not self._is_chat(request):
             return []
+        inside = self.opened_reasoning(request, prompt_ids) is not None
+        return [ReasoningSplitter(self._tokenizer.reasoning, inside=inside) for _ in range(count)]
+
+    def opened_reasoning(self, request: BatchRequest, prompt_ids: Sequence[int]) -> ReasoningMarks | None:
+        """The marks of the reasoning that a prompt ends with the opening of; None where the answer comes at once."""
+        if not self._is_chat(request):
+            return None
         marks = self._tokenizer.reasoning
         end = self._tokenizer.decode(prompt_ids[-MARK_TOKENS:], skip_special_tokens=False)
-        return [ReasoningSplitter(marks, inside=marks.open_at_end(end)) for _ in range(count)]
+        return marks if marks.open_at_end(end) else None
 
     def _is_chat(self, request: BatchRequest) -> bool:
         """Whether a request goes through the chat template."""

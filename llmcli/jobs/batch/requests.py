@@ -14,6 +14,8 @@ from typing import Any, Literal, cast
 from llmcli.errors import RequestError, quote
 from llmcli.nearest import nearest
 from llmcli.sampling import FIELD_NAMES, MAX_SEED, MAX_TOKENS, SamplingParams
+from llmcli.structured import FORM_FIELDS, read_form
+from llmcli.text.grammar import check_form
 from llmcli.text.messages import check_messages
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
@@ -39,9 +41,14 @@ ALIASES: Mapping[str, str] = {
     "temp": "temperature",
     "repeat_penalty": "repetition_penalty",
 }
-NATIVE_KEYS = (*PROMPT_KEYS, "id", "custom_id", "model", "system", "meta", *FIELD_NAMES, *ALIASES)
-SAMPLING_KEYS = frozenset((*FIELD_NAMES, *ALIASES))
-_NATIVE = frozenset(NATIVE_KEYS)
+# The form of an answer has names of its own: FORM_FIELDS.
+_PLAIN_FIELDS = tuple(name for name in FIELD_NAMES if name != "structured")
+NATIVE_KEYS = (*PROMPT_KEYS, "id", "custom_id", "model", "system", "meta", *_PLAIN_FIELDS, *ALIASES)
+SAMPLING_KEYS = frozenset((*_PLAIN_FIELDS, *ALIASES))
+_FORM_KEYS = frozenset(FORM_FIELDS)
+_NATIVE = frozenset((*NATIVE_KEYS, *FORM_FIELDS))
+# Not `choice` and its like: many data sets have labels called `choices`.
+_COMPARED = (*NATIVE_KEYS, "json_schema", "response_format", "structured_outputs")
 
 # Fields that other programs know and this one does not, with the values that ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
@@ -49,9 +56,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
-    "response_format": (None, {"type": "text"}),
-    "json_schema": (None,),
-    "structured_outputs": (None,),
     "chat_template": (None,),
     "chat_template_kwargs": (None, {}),
     "prompt_embeds": (None,),
@@ -68,7 +72,7 @@ UNSUPPORTED_IN_BODY: Mapping[str, tuple[object, ...]] = {
 }
 IGNORED_IN_BODY = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 _KNOWN_IN_BODY: Mapping[Endpoint, tuple[str, ...]] = {
-    url: (*own, "model", *FIELD_NAMES, *ALIASES, *UNSUPPORTED_IN_BODY, *IGNORED_IN_BODY)
+    url: (*own, "model", *_PLAIN_FIELDS, *ALIASES, *FORM_FIELDS, *UNSUPPORTED_IN_BODY, *IGNORED_IN_BODY)
     for url, own in ((CHAT, ("messages", "top_logprobs")), (COMPLETIONS, ("prompt",)))
 }
 
@@ -327,7 +331,7 @@ def _meta(value: Mapping[str, Any]) -> dict[str, Any] | None:
     for name in value:
         if name in _NATIVE or name in UNSUPPORTED:
             continue
-        near = _nearest(name, NATIVE_KEYS)
+        near = _nearest(name, _COMPARED)
         if near is not None:
             raise RequestError(
                 f"unknown field '{quote(name, 80)}': did you mean {near!r}?",
@@ -386,7 +390,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 def _sampling(value: Mapping[str, Any], rules: LineRules) -> Mapping[str, Any]:
     """The line's sampling fields under their own names, checked with the flags; null is not given."""
-    if value.keys().isdisjoint(SAMPLING_KEYS):
+    has_form = not value.keys().isdisjoint(_FORM_KEYS)
+    if value.keys().isdisjoint(SAMPLING_KEYS) and not has_form:
         return _NOTHING
     fields: dict[str, Any] = {}
     for key in value:
@@ -396,6 +401,10 @@ def _sampling(value: Mapping[str, Any], rules: LineRules) -> Mapping[str, Any]:
         if name in fields:
             raise RequestError(f"{name} is given twice, under two names", param=name)
         fields[name] = value[key]
+    if has_form and any(value.get(key) is not None for key in FORM_FIELDS):
+        form = read_form(value)
+        if form is not None or "structured" in rules.sampling:  # "text" takes the flag's form back
+            fields["structured"] = form
     if fields:
         _check_sampling(fields, rules)
     return fields
@@ -411,12 +420,18 @@ def _check_sampling(fields: Mapping[str, Any], rules: LineRules) -> None:
     try:
         _sampling_is_right(key, tuple(rules.sampling.items()))
     except TypeError:  # a list is no key
-        SamplingParams(**{**rules.sampling, **checked})
+        _check_values({**rules.sampling, **checked})
 
 
 @lru_cache(maxsize=256)
 def _sampling_is_right(fields: tuple[tuple[str, type, Any], ...], flags: tuple[tuple[str, Any], ...]) -> None:
-    SamplingParams(**{**dict(flags), **{name: value for name, _, value in fields}})
+    _check_values({**dict(flags), **{name: value for name, _, value in fields}})
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    params = SamplingParams(**values)
+    if params.structured is not None:
+        check_form(params.structured)
 
 
 def _with_prompt(value: dict[str, Any], prompt_field: str) -> dict[str, Any]:

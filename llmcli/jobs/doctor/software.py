@@ -18,6 +18,7 @@ NEEDED = {
     "safetensors": ">=0.4.5",
     "tokenizers": ">=0.21",
     "jinja2": ">=3.1.6",
+    "llguidance": ">=1.7,<2",
     "huggingface_hub": ">=1.31,<3",
     "httpx2": ">=2.0,<3",
     "filelock": ">=3.12",

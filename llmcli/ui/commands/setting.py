@@ -1,13 +1,16 @@
 """Slash commands that change how answers are made and by which model. Used by `table.py`."""
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 from llmcli.config import parse_number
 from llmcli.errors import RequestError, UsageError, quote
 from llmcli.sampling import MAX_LOGPROBS
+from llmcli.structured import StructuredOutput
 from llmcli.ui.commands.command import Command, Outcome, on_or_off
 from llmcli.ui.commands.history import system
+from llmcli.ui.forms import schema_text
 from llmcli.ui.parameters import settable_name, show_value
 from llmcli.ui.state import ChatState
 from llmcli.ui.status import count, sampling_rows
@@ -127,6 +130,24 @@ def logprobs(state: ChatState, argument: str) -> Outcome:
     return Outcome.GO_ON
 
 
+def json_form(state: ChatState, argument: str) -> Outcome:
+    """Hold the next answers to a JSON schema, or to any JSON object."""
+    return _set_form(state, argument, lambda text: StructuredOutput.json_schema(schema_text(text)))
+
+
+def regex_form(state: ChatState, argument: str) -> Outcome:
+    """Hold the next answers to a regular expression."""
+    return _set_form(state, argument, StructuredOutput.regex)
+
+
+def _set_form(state: ChatState, argument: str, read: Callable[[str], StructuredOutput]) -> Outcome:
+    if argument:
+        state.parameters.set_form(None if argument.lower() == "off" else read(argument))
+    form = state.parameters.form
+    state.notes.dim(f"answers: {'any text' if form is None else form}")
+    return Outcome.GO_ON
+
+
 SETTING_COMMANDS: tuple[Command, ...] = (
     Command(
         "set",
@@ -141,5 +162,7 @@ SETTING_COMMANDS: tuple[Command, ...] = (
         "Have a model think or not, how that is shown, and after how many tokens its answer begins.",
         think,
     ),
+    Command("json", "[SCHEMA|FILE|off]", "Hold answers to a JSON schema; {} is any JSON object.", json_form),
+    Command("regex", "[PATTERN|off]", "Hold answers to a regular expression.", regex_form),
     Command("logprobs", "[on|off|N]", "Show how likely each token was, and its alternatives.", logprobs),
 )

@@ -99,7 +99,7 @@ def complete(text: str) -> Iterator[tuple[str, str, int]]:
             for name in command.names:
                 if f"/{name}".startswith(head):
                     yield f"/{name}", command.summary, len(head)
-    elif head in ("/read", "/file"):
+    elif head in ("/read", "/file", "/json"):
         yield from ((path, "", len(word)) for path in _paths(word))
     elif " " not in word:
         yield from ((choice, "", len(word)) for choice in _choices(head) if choice.startswith(word))
@@ -113,6 +113,7 @@ def _choices(head: str) -> Iterable[str]:
         "/show": ("info", "template", "license", "params"),
         "/think": ("on", "off", "default", "fold", "show", "hide", "budget"),
         "/logprobs": ("on", "off"),
+        "/regex": ("off",),
         "/copy": ("code",),
     }.get(head, ())
 

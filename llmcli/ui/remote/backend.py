@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmcli.errors import ModelNotFoundError, RequestError, quote
 from llmcli.nearest import did_you_mean
 from llmcli.sampling import SamplingParams
+from llmcli.structured import StructuredOutput, response_format
 from llmcli.text.reasoning import ReasoningSplitter
 from llmcli.ui.conversation import ChatPrompt, FittedPrompt
 from llmcli.ui.remote.server import Server
@@ -91,7 +92,9 @@ class RemoteBackend:
             "stream_options": {"include_usage": True},
         }
         for name, value in overrides.items():
-            if value is not None:
+            if isinstance(value, StructuredOutput):
+                body["response_format"] = _response_format(value)
+            elif value is not None:
                 body[name] = list(value) if isinstance(value, tuple) else value
         if "logprobs" in body:
             body |= {"logprobs": True, "top_logprobs": overrides["logprobs"]}
@@ -136,6 +139,21 @@ class RemoteBackend:
 
     def close(self) -> None:
         """Nothing is held between answers."""
+
+
+def _response_format(form: StructuredOutput) -> dict[str, Any]:
+    """The form of the answer in OpenAI's words.
+
+    Raises:
+        RequestError: it has none.
+    """
+    body = response_format(form)
+    if body is None:
+        raise RequestError(
+            f"a server is told JSON schemas only, not {quote(str(form))}",
+            fix="/json or --json-schema works; /regex off takes the form back; without --url all forms work",
+        )
+    return body
 
 
 def _not_here(what: str) -> RequestError:

@@ -14,6 +14,7 @@ from llmcli.errors import UsageError
 from llmcli.jobs.batch.input import BadLine, PromptFile
 from llmcli.jobs.batch.requests import BatchRequest, LineRules
 from llmcli.jobs.batch.sources import MAX_LINE_BYTES
+from llmcli.structured import StructuredOutput
 
 RULES = LineRules(models=("tiny-chat",))
 CHAT = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
@@ -211,6 +212,47 @@ def test_sampling_fields_are_taken_under_the_names_people_use() -> None:
     assert parse({**CHAT, "body": body}).sampling == {"max_tokens": 5, "logprobs": 2}
     body = {"messages": [USER], "logprobs": False, "response_format": {"type": "text"}}
     assert parse({**CHAT, "body": body}).sampling == {}
+
+
+def test_a_line_may_have_a_form_of_its_own() -> None:
+    form = StructuredOutput.regex("[a-z]+")
+    assert parse({"prompt": "a", "regex": "[a-z]+"}).sampling == {"structured": form}
+    assert parse({"prompt": "a", "choice": ["x"], "seed": 1}).sampling == {
+        "seed": 1,
+        "structured": StructuredOutput.choice(["x"]),
+    }
+    body = {"messages": [USER], "response_format": {"type": "json_object"}}
+    assert parse({**CHAT, "body": body}).sampling == {"structured": StructuredOutput.json_object()}
+    body = {"prompt": "a", "structured_outputs": {"regex": "[a-z]+"}}
+    assert parse({**COMPLETION, "body": body}).sampling == {"structured": form}
+
+
+def test_a_line_takes_the_form_of_the_flag_back_with_text() -> None:
+    rules = LineRules(("tiny-chat",), sampling={"structured": StructuredOutput.regex("a")})
+    assert parse({"prompt": "a", "response_format": {"type": "text"}}, rules).sampling == {"structured": None}
+    assert parse({"prompt": "a"}, rules).sampling == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"regex": "a(b"}, "regex can not be used: unclosed group"),
+        ({"json_schema": {"type": "thing"}}, "thing"),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format.type must be text, json_object or json_schema",
+        ),
+        ({"regex": "a", "choice": ["a"]}, "regex and choice are both given"),
+        ({"json_shema": {}}, "did you mean 'json_schema'?"),
+    ],
+    ids=str,
+)
+def test_a_wrong_form_of_a_line_is_told_before_the_run(fields: dict[str, Any], said: str) -> None:
+    assert said in complaint({"prompt": "a", **fields})
+
+
+def test_a_column_of_choices_stays_a_label() -> None:
+    assert parse({"prompt": "a", "choices": ["x", "y"]}).meta == {"choices": ["x", "y"]}
 
 
 def test_a_line_is_checked_together_with_the_flags() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from llmcli.errors import LLMCliError, UsageError
 from llmcli.outputs import RequestStats
+from llmcli.structured import StructuredOutput
 from llmcli.ui.commands.command import Outcome
 from llmcli.ui.commands.table import COMMANDS, Call, Message, as_input, complete, find_command, parse_input
 from tests.ui.fake_engine import Chat, FakeEngine
@@ -199,3 +200,55 @@ def test_what_needs_the_session_is_left_to_it(chat: Chat) -> None:
     assert run(chat, "/continue") is Outcome.CONTINUE
     assert run(chat, "/multi") is Outcome.READ_BLOCK
     assert run(chat, "/bye") is Outcome.EXIT
+
+
+def test_json_and_regex_hold_the_next_answers_to_a_form(chat: Chat, tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "array"}')
+    for line, form in (
+        ('/json {"type": "string"}', StructuredOutput("json_schema", '{"type": "string"}')),
+        (f"/json {file}", StructuredOutput("json_schema", '{"type": "array"}')),
+        ("/json {}", StructuredOutput.json_object()),
+        ("/regex [a-z]+ or so", StructuredOutput.regex("[a-z]+ or so")),
+    ):
+        run(chat, line)
+        assert chat.state.backend().params(chat.state.overrides).structured == form
+        assert f"answers: {form}" in chat.notes
+    run(chat, "/regex off")
+    assert chat.state.parameters.form is None
+    assert chat.notes.rstrip().endswith("answers: any text")
+
+
+def test_status_and_set_show_the_form_when_there_is_one(chat: Chat) -> None:
+    run(chat, "/status")
+    assert "structured" not in chat.notes
+    run(chat, "/regex [a-z]+")
+    run(chat, "/status")
+    run(chat, "/set")
+    assert len(re.findall(r"structured +regex \[a-z\]\+ \(session\)", chat.notes)) == 2
+
+
+def test_off_takes_the_form_of_a_flag_back() -> None:
+    chat = Chat(FakeEngine(), {"structured": StructuredOutput.regex("a")})
+    run(chat, "/json")
+    assert "answers: regex a" in chat.notes
+    run(chat, "/json off")
+    assert chat.state.parameters.form is None
+    assert chat.state.backend().params(chat.state.overrides).structured is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('/json {"type": "thing"}', "thing"),
+        ("/json {", "is not JSON"),
+        ("/json nothing.json", "can not be read"),
+        ("/regex a(b", "unclosed group"),
+    ],
+)
+def test_a_form_that_can_not_be_used_changes_nothing(chat: Chat, line: str, said: str) -> None:
+    run(chat, "/regex [a-z]+")
+    with pytest.raises(LLMCliError) as caught:
+        run(chat, line)
+    assert said in str(caught.value)
+    assert chat.state.parameters.form == StructuredOutput.regex("[a-z]+")

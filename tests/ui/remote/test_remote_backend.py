@@ -20,6 +20,7 @@ from llmcli.errors import (
     UsageError,
 )
 from llmcli.outputs import TokenEvent
+from llmcli.structured import StructuredOutput
 from llmcli.ui.conversation import ChatPrompt, Conversation, FittedPrompt
 from llmcli.ui.models import RemoteModels
 from llmcli.ui.notes import Notes
@@ -125,6 +126,23 @@ def test_a_server_is_measured_by_another_command(fake: FakeServer) -> None:
     with pytest.raises(RequestError) as failure:
         backend(fake).with_engine(lambda engine: None)
     assert failure.value.fix == f"llmcli bench serve --base-url {fake.url}"
+
+
+def test_a_json_schema_is_sent_as_openai_names_it(fake: FakeServer) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    ask(fake, answer("{}"), structured=StructuredOutput.json_schema(schema))
+    ask(fake, answer("{}"), structured=StructuredOutput.json_object())
+    formats = [body["response_format"] for body in fake.bodies]
+    assert formats[0]["type"] == "json_schema"
+    assert formats[0]["json_schema"]["schema"] == schema
+    assert formats[1] == {"type": "json_object"}
+    assert not any("structured" in body for body in fake.bodies)
+
+
+def test_a_form_that_servers_are_not_told_is_refused(fake: FakeServer) -> None:
+    with pytest.raises(RequestError, match=r"told JSON schemas only, not regex \[a-z\]"):
+        ask(fake, answer("x"), structured=StructuredOutput.regex("[a-z]"))
+    assert fake.bodies == []
 
 
 def test_logprobs_come_in_openais_form(fake: FakeServer) -> None:
