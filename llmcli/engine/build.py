@@ -163,11 +163,12 @@ def _load_runner(
             " to mend it: pip install --force-reinstall llvmlite"
         )
     if config.device == "cuda":
+        torch.cuda.synchronize()  # it packs while files are read
         torch.cuda.empty_cache()  # what packing took and the KV cache is to have
     elapsed = time.monotonic() - imported
     report(
         f"loaded {human_bytes(config.weight_bytes)} of weights as {config.dtype} for the {kernels.name} kernels"
-        f" in {elapsed:.1f} s (torch {imported - started:.1f} s)"
+        f" in {elapsed:.1f} s ({human_bytes(config.weight_bytes / elapsed)}/s; torch {imported - started:.1f} s)"
     )
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(config.device)
     decoder, cache = Decoder(spec, weights, kernels, cos_sin), allocate_kv_cache(config, spec)

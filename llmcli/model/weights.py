@@ -1,6 +1,7 @@
 """From a model's folder to the decoder's weights: mapped, checked and converted tensor by tensor.
 
-Peak memory stays near the size of the model, because one layer at a time is read, merged and repacked.
+Peak memory stays near the size of the model, because one layer at a time is read, merged and repacked. A GPU repacks
+a matrix while the next one is read from the disk.
 Every tensor must have the shape that config.json implies and every tensor of the file must be used.
 """
 
@@ -22,6 +23,7 @@ from llmcli_kernels import KernelSet
 from llmcli_kernels.rope_kv_write import QKNorm
 
 DENSE_DTYPES = ("F32", "F16", "BF16")
+PIECE = 16 << 20  # elements that are in locked memory at once, on their way to a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class _Reader:
                 f"tensor {name} in {info.file} has dtype {info.dtype}",
                 fix=f"supported: {', '.join(DENSE_DTYPES)}",
             )
-        return self._take(name).to(self.device, self.dtype, copy=True)
+        return self._sent(self._take(name)).to(self.dtype, copy=self.device == "cpu")
 
     def embedding_name(self) -> str:
         """A tied matrix may be stored under either of its names, or under both."""
@@ -203,14 +205,14 @@ class _Reader:
                 raise CheckpointError(
                     f"tensor {name}.{part} in {info.file} has dtype {info.dtype}, expected {dtype}"
                 )
-        qzeros = self._take(f"{name}.qzeros").to(self.device) if f"{name}.qzeros" in self.tensors else None
-        scales = self._take(f"{name}.scales").to(self.device)
+        qzeros = self._sent(self._take(f"{name}.qzeros")) if f"{name}.qzeros" in self.tensors else None
+        scales = self._take(f"{name}.scales")
         if not scales.sum(dtype=torch.float32).isfinite():  # no sum of finite ones is too large
             raise CheckpointError(
                 f"tensor {name}.scales in {self.tensors[f'{name}.scales'].file} has NaN or infinity"
             )
         normalise = awq.from_gemm if quantization.version == "gemm" else awq.from_gemv
-        return normalise(self._take(f"{name}.qweight").to(self.device), qzeros, scales, group)
+        return normalise(self._sent(self._take(f"{name}.qweight")), qzeros, self._sent(scales), group)
 
     def _is_int4(self, name: str, quantization: AwqSpec) -> bool:
         """Whether a matrix is quantized: the files decide, config.json may only name what is not."""
@@ -233,7 +235,18 @@ class _Reader:
             )
         return info
 
+    def _sent(self, mapped: Tensor) -> Tensor:
+        """A tensor of a file on the device. A GPU fetches one piece while the next is read, and is not waited for."""
+        if self.device == "cpu":
+            return mapped
+        there = torch.empty_like(mapped, device=self.device)
+        pieces = (tensor.flatten().split(PIECE) for tensor in (there, mapped))
+        for target, piece in zip(*pieces, strict=True):
+            target.copy_(piece.pin_memory(), non_blocking=True)  # its memory is free again when the copy is done
+        return there
+
     def _take(self, name: str) -> Tensor:
+        """A tensor as it lies in its file; it is read from the disk when it is looked at."""
         self.used.add(name)
         file = self.tensors[name].file
         try:
