@@ -49,8 +49,14 @@ def free_memory(config: EngineConfig, hardware: HardwareFacts) -> int:
     return _cpu(config, hardware).free
 
 
-def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) -> ResolvedConfig:
+def resolve(
+    config: EngineConfig, model: ModelFacts, hardware: HardwareFacts, workspace: int | None = None
+) -> ResolvedConfig:
     """Turn every auto into a value.
+
+    Args:
+        workspace: bytes that steps were measured to take, in the place of an estimate; of the device of `config`,
+            which is "cuda" or "cpu" then.
 
     Raises:
         DoesNotFitError: weights, workspace and the KV cache of one sequence need more memory than there is.
@@ -65,7 +71,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
     gpu, wanted = hardware.gpu, config.wanted_device
     option = "--device" if config.device == wanted else "--kernels"
     if wanted == "cpu":
-        return _plan(config, model, hardware, _cpu(config, hardware), option)
+        return _plan(config, model, hardware, _cpu(config, hardware), option, workspace)
     if isinstance(gpu, NoGpu):
         if wanted == "cuda":
             instead = "use --device cpu" if option == "--device" else "leave out --kernels"
@@ -75,7 +81,7 @@ def resolve(config: EngineConfig, model: ModelFacts, hardware: HardwareFacts) ->
             )
         return _plan(config, model, hardware, _cpu(config, hardware), gpu.reason)
     if wanted == "cuda":
-        return _plan(config, model, hardware, _cuda(config, gpu), gpu.describe())
+        return _plan(config, model, hardware, _cuda(config, gpu), gpu.describe(), workspace)
     place = replace(_cuda(config, gpu), least_len=USEFUL_GPU_CONTEXT)
     try:
         return _plan(config, model, hardware, place, gpu.describe())
@@ -125,7 +131,12 @@ def _cuda(config: EngineConfig, gpu: GpuFacts) -> _Place:
 
 
 def _plan(
-    config: EngineConfig, model: ModelFacts, hardware: HardwareFacts, place: _Place, why_there: str
+    config: EngineConfig,
+    model: ModelFacts,
+    hardware: HardwareFacts,
+    place: _Place,
+    why_there: str,
+    workspace: int | None = None,
 ) -> ResolvedConfig:
     """All values for running in one place.
 
@@ -143,7 +154,7 @@ def _plan(
     memory = _Memory(
         place=place,
         weights=model.weight_bytes(dtype, lm_head),
-        workspace=_workspace_bytes(config, model, place, dtype),
+        workspace=_workspace_bytes(config, model, place, dtype) if workspace is None else workspace,
         block=config.block_size * per_token,
     )
     num_blocks = _kv_budget(config, model, memory, reasons) // memory.block

@@ -62,6 +62,19 @@ def test_graphs_take_memory_of_their_own() -> None:
     assert with_graphs.workspace_bytes > eager.workspace_bytes
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_measured_workspace_takes_the_place_of_the_estimate(device: Any) -> None:
+    config = EngineConfig(device=device, max_num_seqs=10_000, kv_cache_memory=None)
+    hardware = machine(gpu_with(10 * GIB), free=10 * GIB)
+    estimated = resolve(config, LLAMA_7B_AWQ, hardware)
+    smaller = resolve(config, LLAMA_7B_AWQ, hardware, estimated.workspace_bytes - 100 * MIB)
+    assert smaller.workspace_bytes == estimated.workspace_bytes - 100 * MIB
+    assert smaller.num_blocks > estimated.num_blocks
+    assert resolve(config, LLAMA_7B_AWQ, hardware, estimated.workspace_bytes) == estimated
+    with pytest.raises(DoesNotFitError, match="workspace 10.0 GiB of 10.0 GiB free"):
+        resolve(config, LLAMA_7B_AWQ, hardware, 10 * GIB)
+
+
 def test_only_the_triton_kernels_are_captured() -> None:
     assert not resolve(EngineConfig(kernels="reference"), LLAMA_7B_AWQ, machine(H200)).cuda_graphs
 

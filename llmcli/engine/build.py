@@ -1,7 +1,11 @@
 """The one wiring place: from a model's folder and a config to an engine that runs."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmcli.config import EngineConfig, ResolvedConfig, Substitutes, human_bytes
@@ -15,16 +19,20 @@ from llmcli.hub.models import LocalModel
 from llmcli.model.facts import read_model_facts
 from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import ModelSpec, read_model_spec
+from llmcli.plan import resolve
 from llmcli.runtime.gpu import find_gpu
-from llmcli.runtime.warm_up import warm_up_steps
+from llmcli.runtime.memory_profile import measure_workspace
+from llmcli.runtime.warm_up import NUM_BLOCKS, decode_steps, warm_up_steps
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from llmcli.model.decoder import Decoder
     from llmcli.model.forward_batch import KVCache
+    from llmcli.model.weights import DecoderWeights
     from llmcli.runtime.decode_graphs import DecodeGraphs
     from llmcli.runtime.runner import Runner
+    from llmcli_kernels import KernelSet
 
 Report = Callable[[str], None]
 PROGRESS_S = 2.0
@@ -54,7 +62,8 @@ def build_engine(
     started = time.monotonic()
     spec = read_model_spec(model.path)
     gpu = None if config.wanted_device == "cpu" else find_gpu()
-    resolved = resolve_or_explain(config, read_model_facts(model.path, spec), read_hardware_facts(gpu))
+    facts, hardware = read_model_facts(model.path, spec), read_hardware_facts(gpu)
+    resolved = resolve_or_explain(config, facts, hardware)
     tokenizer = load_tokenizer(model.path, substitutes.chat_template)
     defaults, eos_ids, warnings = read_generation_config(model.path, spec)
     for warning in (*_unused_gpu(config, resolved, gpu), *warnings):
@@ -66,7 +75,16 @@ def build_engine(
         free, total = human_bytes(resolved.gpu.free_memory), human_bytes(resolved.gpu.total_memory)
         report(f"GPU: {resolved.gpu.describe()}, {free} of {total} free")
 
-    runner = _build_runner(model, spec, resolved, report, on_warning or _silent)
+    with _told_of_the_gpu(resolved):
+        kernels, weights = _load_weights(model, spec, resolved, report, on_warning or _silent)
+        make_runner = partial(_make_runner, spec, weights, kernels)
+        if resolved.gpu is not None and resolved.kernels == "triton":
+            workspace = _warm_up(make_runner, resolved, report)
+            resolved = resolve(replace(config, device="cuda"), facts, hardware, workspace)
+        runner = make_runner(resolved)
+        if resolved.cuda_graphs:
+            for step in decode_steps(resolved):  # of those that were made for the measurement nothing is left
+                runner.run(step)
     scheduler = Scheduler(
         SchedulerConfig(
             num_blocks=resolved.num_blocks,
@@ -101,11 +119,11 @@ def _unused_gpu(
             yield f"the GPU is not used: {'; '.join(filter(None, (gpu.reason, gpu.fix)))}"
 
 
-def _build_runner(
-    model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report, warn: Report
-) -> "Runner":
+@contextmanager
+def _told_of_the_gpu(config: ResolvedConfig) -> Iterator[None]:
+    """What a GPU raises while a model is loaded, in words for people."""
     try:
-        runner = _load_runner(model, spec, config, report, warn)
+        yield
     except Exception as error:
         from llmcli.runtime.gpu_errors import gpu_error
 
@@ -113,25 +131,15 @@ def _build_runner(
         if failure is None:
             raise
         raise failure from error
-    if config.gpu and config.kernels == "triton":
-        from llmcli_kernels.triton_toolchain import cache_folder
-
-        where = f"{config.gpu.name} (the first use compiles them; kept in {from_home(cache_folder())})"
-        compile_kernels(runner.warm_up, warm_up_steps(config), where, report)
-    return runner
 
 
-def _load_runner(
+def _load_weights(
     model: LocalModel, spec: ModelSpec, config: ResolvedConfig, report: Report, warn: Report
-) -> "Runner":
+) -> "tuple[KernelSet, DecoderWeights]":
     started = time.monotonic()
     import torch
 
-    from llmcli.model.decoder import Decoder
-    from llmcli.model.rope import build_cos_sin
     from llmcli.model.weights import load_weights
-    from llmcli.runtime.kv_memory import allocate_kv_cache
-    from llmcli.runtime.runner import Runner
     from llmcli.runtime.tuning_file import user_tuning_file
     from llmcli_kernels import select
     from llmcli_kernels.tuning import TuningTableError
@@ -147,12 +155,11 @@ def _load_runner(
     except ValueError as error:
         raise UsageError(str(error)) from None
     imported = time.monotonic()
-    dtype = getattr(torch, config.dtype)
     weights = load_weights(
         model.path,
         spec,
         kernels,
-        dtype,
+        getattr(torch, config.dtype),
         on_layer=_now_and_then(report),
         device=config.device,
         lm_head=config.lm_head,
@@ -170,10 +177,42 @@ def _load_runner(
         f"loaded {human_bytes(config.weight_bytes)} of weights as {config.dtype} for the {kernels.name} kernels"
         f" in {elapsed:.1f} s ({human_bytes(config.weight_bytes / elapsed)}/s; torch {imported - started:.1f} s)"
     )
+    return kernels, weights
+
+
+def _make_runner(
+    spec: ModelSpec, weights: "DecoderWeights", kernels: "KernelSet", config: ResolvedConfig
+) -> "Runner":
+    from llmcli.model.decoder import Decoder
+    from llmcli.model.rope import build_cos_sin
+    from llmcli.runtime.kv_memory import allocate_kv_cache
+    from llmcli.runtime.runner import Runner
+
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(config.device)
     decoder, cache = Decoder(spec, weights, kernels, cos_sin), allocate_kv_cache(config, spec)
     graphs = _decode_graphs(decoder, cache, config) if config.cuda_graphs else None
     return Runner(decoder, cache, config.block_size, graphs)
+
+
+def _warm_up(make_runner: Callable[[ResolvedConfig], "Runner"], config: ResolvedConfig, report: Report) -> int:
+    """Compile all kernels; the bytes of the GPU that steps take beside weights and KV cache."""
+    import torch
+
+    from llmcli_kernels.triton_toolchain import cache_folder
+
+    assert config.gpu is not None
+    where = f"{config.gpu.name} (the first use compiles them; kept in {from_home(cache_folder())})"
+    runner = make_runner(replace(config, num_blocks=NUM_BLOCKS))
+    workspace = measure_workspace(
+        lambda: compile_kernels(runner.warm_up, warm_up_steps(config), where, report),
+        free_before=config.gpu.free_memory,
+        weights=config.weight_bytes,
+        cuda=torch.cuda,
+    )
+    del runner
+    gc.collect()  # graphs and what they run refer to each other
+    torch.cuda.empty_cache()
+    return workspace
 
 
 def _decode_graphs(decoder: "Decoder", cache: "KVCache", config: ResolvedConfig) -> "DecodeGraphs":

@@ -1,6 +1,5 @@
 """The steps that compile all kernels before the first request are steps that a scheduler could have made."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +7,9 @@ import pytest
 from llmcli.config import GIB, EngineConfig, HardwareFacts, ResolvedConfig
 from llmcli.gpu_facts import NoGpu
 from llmcli.plan import resolve
-from llmcli.runtime.warm_up import warm_up_steps
-from tests.fakes import OracleRunner
-from tests.test_plan import LLAMA_7B_AWQ, TINY
+from llmcli.runtime.decode_graphs import is_decode
+from llmcli.runtime.warm_up import NUM_BLOCKS, decode_steps, warm_up_steps
+from tests.test_plan import LLAMA_7B_AWQ
 
 MACHINE = HardwareFacts(
     total_memory=64 * GIB,
@@ -31,7 +30,6 @@ PLANS = {
     "one sequence": plan(max_num_seqs=1, max_num_batched_tokens=1),
     "small": plan(max_model_len=40, max_num_seqs=3, max_num_batched_tokens=24, block_size=32),
     "long": plan(max_num_batched_tokens=4096),
-    "few blocks": replace(resolve(EngineConfig(), TINY, MACHINE), num_blocks=8),
 }
 
 
@@ -44,9 +42,7 @@ def test_every_step_keeps_within_the_plan(name: str) -> None:
         for part in step.slices:
             assert part.end <= config.max_model_len
             assert len(part.block_ids) == -(-part.end // config.block_size)
-            assert max(part.block_ids) < config.num_blocks
-        blocks = [block for part in step.slices for block in part.block_ids]
-        assert len(blocks) == len(set(blocks))
+            assert max(part.block_ids) < NUM_BLOCKS
 
 
 def test_the_extremes_of_the_plan_and_both_ways_of_drawing_are_met() -> None:
@@ -59,11 +55,21 @@ def test_the_extremes_of_the_plan_and_both_ways_of_drawing_are_met() -> None:
     assert drawn == {True, False}
 
 
-def test_the_steps_of_prompts_run_on_the_oracle() -> None:
-    config = PLANS["small"]
-    for step in warm_up_steps(config):
-        if all(part.start == 0 for part in step.slices):
-            oracle = OracleRunner(config.num_blocks, config.block_size)
-            for part in step.slices:
-                oracle.expect(part.seq_id, part.token_ids)
-            assert len(oracle.run(step).tokens) == len(step.slices)
+@pytest.mark.parametrize("name", PLANS)
+def test_one_step_has_as_many_sequences_and_tokens_as_a_step_may_have_and_all_tell_what_they_draw(
+    name: str,
+) -> None:
+    config = PLANS[name]
+    most = warm_up_steps(config)[-1]
+    assert len(most.slices) == min(config.max_num_seqs, config.max_num_batched_tokens)
+    assert config.max_num_batched_tokens - most.num_tokens < len(most.slices)
+    assert all(part.sample is not None and part.sample.params.logprobs == 20 for part in most.slices)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_steps_that_decode_are_those_that_graphs_are_made_of(name: str) -> None:
+    config = PLANS[name]
+    steps = decode_steps(config)
+    assert all(is_decode(step) for step in steps)
+    sizes = [len(step.slices) for step in steps]
+    assert (sizes[0], sizes[-1]) == (1, min(config.max_num_seqs, config.max_num_batched_tokens))
