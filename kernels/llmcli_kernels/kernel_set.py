@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from llmcli_kernels.activations import LinearOutput
+from llmcli_kernels.attend import Attend, check_attend, in_turn
 from llmcli_kernels.decoder import DecoderParts, FusedDecoder, no_fusion
 from llmcli_kernels.int4_linear import Int4Matrix, check_int4_linear, check_pack_int4
 from llmcli_kernels.int8_linear import check_int8_linear, check_pack_int8
@@ -51,6 +52,7 @@ class KernelSet:
     add_rms_norm: Callable[[LinearOutput, Tensor, Tensor, float], Tensor]
     rope_kv_write: Callable[[LinearOutput, Tensor, Tensor, Tensor, PagedKV, int, QKNorm | None], Tensor]
     paged_attention: Callable[[Tensor, PagedKV, AttentionBatch, float, int | None, float | None], Tensor]
+    attend: Attend
     pack_int4: Callable[[Int4Matrix, torch.dtype], Any]
     int4_linear: Callable[[Tensor, Any, Tensor | None], LinearOutput]
     pack_int8: Callable[[Tensor], Any]
@@ -198,13 +200,14 @@ def _triton_set(tuning_file: Path | None) -> KernelSet:
 
     gpu = current_gpu()
     table = load_table(gpu.capability, tuning_file)
-    int4 = TritonInt4Linear(table, gpu)
+    int4, attention = TritonInt4Linear(table, gpu), TritonPagedAttention(table, gpu)
     triton_set = _assemble(
         name="triton",
         rms_norm=triton_rms_norm.rms_norm,
         add_rms_norm=triton_rms_norm.add_rms_norm,
         rope_kv_write=triton_rope_kv_write.rope_kv_write,
-        paged_attention=TritonPagedAttention(table, gpu),
+        paged_attention=attention,
+        attend=attention.attend,
         pack_int4=int4.pack_int4,
         int4_linear=int4,
         pack_int8=int8_linear.pack_int8,
@@ -216,8 +219,9 @@ def _triton_set(tuning_file: Path | None) -> KernelSet:
 
 
 def _assemble(name: str, **operations: Callable[..., Any]) -> KernelSet:
-    """A set of one implementation of each operation, its checks in front."""
+    """A set of one implementation of each operation, its checks in front; without `attend` its parts do the work."""
     checked = {field: _checked(_CHECKS[field], run) for field, run in operations.items()}
+    checked.setdefault("attend", in_turn(checked["rope_kv_write"], checked["paged_attention"]))
     return KernelSet(name=name, device="", **checked)
 
 
@@ -236,6 +240,7 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "add_rms_norm": check_add_rms_norm,
     "rope_kv_write": check_rope_kv_write,
     "paged_attention": check_paged_attention,
+    "attend": check_attend,
     "pack_int4": check_pack_int4,
     "int4_linear": check_int4_linear,
     "pack_int8": check_pack_int8,

@@ -68,12 +68,20 @@ class Decoder:
         self, index: int, layer: LayerWeights, x: Tensor, batch: ForwardBatch, cache: KVCache
     ) -> LinearOutput:
         """x [T, hidden_size] -> [T, hidden_size]."""
-        heads, kv = self.spec.num_heads, cache.layers[index]
-        q = self.kernels.rope_kv_write(
-            layer.qkv(x), batch.positions, batch.slots, self.cos_sin, kv, heads, layer.qk_norm
+        heads = self.spec.num_heads
+        attended = self.kernels.attend(
+            layer.qkv(x),
+            batch.positions,
+            batch.slots,
+            self.cos_sin,
+            cache.layers[index],
+            heads,
+            layer.qk_norm,
+            batch.attention,
+            self.scale,
+            self.spec.sliding_windows[index],
+            None,
         )
-        window = self.spec.sliding_windows[index]
-        attended = self.kernels.paged_attention(q, kv, batch.attention, self.scale, window, None)
         return layer.o(attended.view(-1, heads * self.spec.head_dim))
 
     def _fuse(self, cache: KVCache) -> FusedDecoder | None:

@@ -11,9 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from llmcli_kernels.activations import Partials
 from llmcli_kernels.gpu import Gpu
-from llmcli_kernels.paged_attention import AttentionBatch
-from llmcli_kernels.paged_attention.triton_call import Call, Heads, Sequences
+from llmcli_kernels.paged_attention import AttentionBatch, check_paged_attention
+from llmcli_kernels.paged_attention.triton_call import Call, Heads, Sequences, Unrotated
 from llmcli_kernels.paged_attention.triton_decode import (
     DecodeLaunch,
     decode,
@@ -23,6 +24,8 @@ from llmcli_kernels.paged_attention.triton_decode import (
 )
 from llmcli_kernels.paged_attention.triton_prefill import prefill, prefill_config, query_tiles
 from llmcli_kernels.paged_kv import PagedKV
+from llmcli_kernels.rope_kv_write import QKNorm
+from llmcli_kernels.rope_kv_write.triton_rope_kv_write import rope_kv_write
 from llmcli_kernels.tuning import TuningTable
 
 ALIGNMENT = 4  # int32s
@@ -66,6 +69,42 @@ class TritonPagedAttention:
         softcap: float | None,
     ) -> Tensor:
         """Raises ValueError for 8-bit storage of an odd head size, and for a scale that is not above 0."""
+        return self._run(q, None, kv, batch, scale, sliding_window, softcap)
+
+    def attend(
+        self,
+        qkv: Tensor | Partials,
+        positions: Tensor,
+        slots: Tensor,
+        cos_sin: Tensor,
+        kv: PagedKV,
+        num_heads: int,
+        qk_norm: QKNorm | None,
+        batch: AttentionBatch,
+        scale: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """`attend`: where every sequence has one query, the attention kernel rotates and writes the cache itself."""
+        if len(batch.kv_lens) < batch.num_tokens:
+            q = rope_kv_write(qkv, positions, slots, cos_sin, kv, num_heads, qk_norm)
+            check_paged_attention(q, kv, batch, scale, sliding_window, softcap)
+            return self._run(q, None, kv, batch, scale, sliding_window, softcap)
+        parts = qkv.parts if isinstance(qkv, Partials) else qkv.unsqueeze(0)
+        form = torch.empty(batch.num_tokens, num_heads, kv.head_size, dtype=qkv.dtype, device=parts.device)
+        check_paged_attention(form, kv, batch, scale, sliding_window, softcap)
+        return self._run(form, Unrotated(parts, cos_sin, qk_norm), kv, batch, scale, sliding_window, softcap)
+
+    def _run(
+        self,
+        q: Tensor,
+        unrotated: Unrotated | None,
+        kv: PagedKV,
+        batch: AttentionBatch,
+        scale: float,
+        sliding_window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
         if kv.quantized and kv.head_size % 2:
             raise ValueError(f"paged_attention: in 8 bits the head size must be even, got {kv.head_size}")
         if not scale > 0:
@@ -81,8 +120,8 @@ class TritonPagedAttention:
         )
         config = prefill_config(self._table, heads, softcap is not None)
         plan = self._plan(batch, heads.group, config.rows // heads.group)
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        call = Call(q, kv, heads, plan.sequences, out, scale, sliding_window, softcap)
+        out = q if unrotated is not None else torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        call = Call(q, kv, heads, plan.sequences, out, scale, sliding_window, softcap, unrotated)
         for launch in plan.decodes:
             self._decode(call, launch)
         if plan.tiles is not None:

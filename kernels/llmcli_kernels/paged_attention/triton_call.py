@@ -4,6 +4,7 @@ Owns the sizes that kernels are compiled for, the arguments that both have, and 
 ahead of time. Knows no kernel. Called by triton_attention.py, triton_decode.py and triton_prefill.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ import triton
 from torch import Tensor
 
 from llmcli_kernels.aot import AotVariant
-from llmcli_kernels.paged_kv import PagedKV
+from llmcli_kernels.paged_kv import LARGEST, PagedKV
+from llmcli_kernels.rope_kv_write import QKNorm
 
 LOG2E = 1.4426950408889634  # the softmax is in base 2
 SMALLEST_DOT = 16
@@ -87,8 +89,26 @@ class Heads:
 
 
 @dataclass(frozen=True, eq=False)
+class Unrotated:
+    """What a kernel makes q, and the last key and value of each sequence, of: all that `rope_kv_write` takes.
+
+    Attributes:
+        parts: [S, T, (HQ + 2 HKV) · D], summands of the merged qkv in float32, or itself where S is 1.
+    """
+
+    parts: Tensor
+    cos_sin: Tensor
+    qk_norm: QKNorm | None
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
-    """The arguments of one call of `paged_attention` and where its result goes."""
+    """The arguments of one call of `paged_attention` and where its result goes.
+
+    Attributes:
+        q: [T, HQ, D]; with `unrotated` any tensor of this form, which is not read.
+        unrotated: for the decode kernel, and sequences of one query.
+    """
 
     q: Tensor
     kv: PagedKV
@@ -98,6 +118,7 @@ class Call:
     scale: float
     sliding_window: int | None
     softcap: float | None
+    unrotated: Unrotated | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Arguments that both kernels have."""
@@ -121,6 +142,37 @@ class Call:
         }
 
 
+    def rotation(self) -> dict[str, Any]:
+        """Arguments of the decode kernel alone: where q comes from, and how keys and values are stored."""
+        source, kv = self.unrotated, self.kv
+        if source is None:
+            return {**dict.fromkeys(ROTATION_ARGUMENTS), **NO_ROTATION}
+        norm = source.qk_norm
+        bytes_of = {torch.int8: torch.int8, torch.float8_e4m3fn: torch.uint8}.get(kv.keys.dtype)
+        return {
+            "qkv_ptr": source.parts,
+            "qkv_stride_part": source.parts.stride(0),
+            "qkv_stride_token": source.parts.stride(1),
+            "cos_sin_ptr": source.cos_sin,
+            "q_weight_ptr": None if norm is None else norm.q_weight,
+            "k_weight_ptr": None if norm is None else norm.k_weight,
+            "eps": None if norm is None else norm.eps,
+            "stored_keys_ptr": kv.keys if bytes_of is None else kv.keys.view(bytes_of),
+            "stored_values_ptr": kv.values if bytes_of is None else kv.values.view(bytes_of),
+            "SUMMANDS": source.parts.shape[0],
+            "R": source.cos_sin.shape[1],
+            "LARGEST": LARGEST.get(kv.keys.dtype, 0.0),
+            "PADDED_D": triton.next_power_of_2(kv.head_size),
+        }
+
+
+ROTATION_ARGUMENTS = (
+    *("qkv_ptr", "qkv_stride_part", "qkv_stride_token", "cos_sin_ptr"),
+    *("q_weight_ptr", "k_weight_ptr", "eps", "stored_keys_ptr", "stored_values_ptr"),
+)
+NO_ROTATION: Mapping[str, Any] = {"SUMMANDS": 0, "R": 0, "LARGEST": 0.0, "PADDED_D": 0}
+
+
 @dataclass(frozen=True)
 class AotCase:
     """Sizes and types to compile a kernel for ahead of time."""
@@ -133,6 +185,8 @@ class AotCase:
     has_window: bool = False
     has_softcap: bool = False
     splits: bool = True
+    summands: int = 0  # of what q, keys and values are made of; 0 where q is there
+    has_norm: bool = False
 
     def heads(self, capability: tuple[int, int]) -> Heads:
         storage = self.storage or self.dtype
@@ -144,6 +198,8 @@ class AotCase:
             [" window"] * self.has_window
             + [" soft cap"] * self.has_softcap
             + [" one split"] * (not self.splits)
+            + [f" of {self.summands} summands"] * (self.summands > 0)
+            + [" head norm"] * self.has_norm
         )
         return f"{TRITON_TYPES[self.dtype]}{storage} head size {self.head_size}{''.join(extras)}"
 
@@ -168,6 +224,21 @@ class AotCase:
             "cap": "fp32" if self.has_softcap else None,
             "window": "i32" if self.has_window else None,
         }
+
+
+    def rotation(self) -> tuple[dict[str, str | None], Mapping[str, Any]]:
+        """Types of what `Call.rotation` gives, and its constants."""
+        if not self.summands:
+            return dict.fromkeys(ROTATION_ARGUMENTS), NO_ROTATION
+        dtype = f"*{TRITON_TYPES[self.dtype]}"
+        stored = dtype if self.storage is None else {torch.int8: "*i8"}.get(self.storage, "*u8")
+        norm = dtype if self.has_norm else None
+        types = ("*fp32" if self.summands > 1 else dtype, "i32", "i32", "*fp32")
+        types = (*types, norm, norm, "fp32" if self.has_norm else None, stored, stored)
+        largest = 0.0 if self.storage is None else LARGEST[self.storage]
+        constants = {"SUMMANDS": self.summands, "R": self.head_size, "LARGEST": largest}
+        constants["PADDED_D"] = triton.next_power_of_2(self.head_size)
+        return dict(zip(ROTATION_ARGUMENTS, types, strict=True)), constants
 
 
 def aot_variant(

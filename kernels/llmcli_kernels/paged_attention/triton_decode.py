@@ -1,5 +1,9 @@
 """Split-KV decode attention (Flash-Decoding) for sequences with few queries: two launches, no atomics.
 
+For sequences of one query it can do the work of `rope_kv_write` as well: every program rotates the q that it needs,
+and the one with the last tile of keys writes the new key and value first. That saves a launch, and q's way through
+memory.
+
 Owns the kernels, their launch and the number of splits. Does not know how a step's sequences are sorted; called by
 triton_attention.py.
 
@@ -32,6 +36,13 @@ from llmcli_kernels.paged_attention.triton_tiles import (
     row_offsets,
     weigh,
 )
+from llmcli_kernels.rope_kv_write.triton_rope_kv_write import (
+    inverse_rms,
+    paired_with,
+    rotated,
+    write_entry,
+)
+from llmcli_kernels.triton_activations import added_up
 from llmcli_kernels.tuning import TuningTable
 
 NARROWEST, WIDEST, WIDEST_FLOAT32 = 8, 32, 8  # columns of a program
@@ -91,7 +102,7 @@ def num_splits(config: DecodeConfig, programs: int, num_sms: int, keys: int) -> 
 
 
 def decode(call: Call, launch: DecodeLaunch, config: DecodeConfig, splits: int) -> None:
-    """Attention of the sequences of a launch: writes their rows of call.out."""
+    """Attention of the sequences of a launch: writes their rows of call.out, and with call.unrotated the cache."""
     heads, out = call.heads, call.out
     num_chosen = launch.chosen.shape[0]
     grid = (num_chosen, num_programs(config, heads, launch) // num_chosen, splits)
@@ -103,6 +114,7 @@ def decode(call: Call, launch: DecodeLaunch, config: DecodeConfig, splits: int) 
     arguments, constants = call.arguments(), heads.constants(config.tile)
     _split_kernel[grid](
         **arguments,
+        **call.rotation(),
         chosen_ptr=launch.chosen,
         parts_ptr=parts,
         sums_ptr=sums,
@@ -154,6 +166,9 @@ def aot_variants(capability: tuple[int, int], table: TuningTable) -> list[AotVar
         AotCase(dtype=torch.float32),
         AotCase(head_size=64, dtype=torch.float32),
     ]
+    cases += [AotCase(dtype=dtype, storage=storage, summands=4) for dtype in (fp16, bf16) for storage in (None, int8, fp8)]
+    cases += [AotCase(summands=summands, splits=summands > 1, has_norm=True) for summands in (1, 16)]
+    cases += [AotCase(head_size=size, summands=4) for size in (64, 80)]
     splits = [_split_variant(case, capability, table) for case in cases]
     return [*splits, *(_combine_variant(AotCase(dtype=dtype), capability, table) for dtype in (fp16, bf16))]
 
@@ -168,11 +183,13 @@ def _split_variant(case: AotCase, capability: tuple[int, int], table: TuningTabl
         "sums_ptr": "*fp32" if case.splits else None,
         "max_queries": "i32",
     }
+    types, constants = case.rotation()
+    constants = {**constants, "C": config.columns, "STAGES": loop_stages(config.num_stages)}
     return aot_variant(
         _split_kernel,
         f"attention decode {case}, {config.columns} columns, {config.tile} keys",
-        case.signature() | own,
-        heads.constants(config.tile) | {"C": config.columns, "STAGES": loop_stages(config.num_stages)},
+        case.signature() | types | own,
+        heads.constants(config.tile) | constants,
         config.num_warps,
         2 * config.tile * heads.head_size * heads.storage.itemsize,
     )
@@ -230,6 +247,15 @@ def _split_kernel(
     factor,
     cap,
     window,
+    qkv_ptr,
+    qkv_stride_part,
+    qkv_stride_token,
+    cos_sin_ptr,
+    q_weight_ptr,
+    k_weight_ptr,
+    eps,
+    stored_keys_ptr,
+    stored_values_ptr,
     HKV: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
@@ -242,12 +268,20 @@ def _split_kernel(
     CONVERT: tl.constexpr,
     C: tl.constexpr,
     STAGES: tl.constexpr,
+    SUMMANDS: tl.constexpr,
+    R: tl.constexpr,
+    LARGEST: tl.constexpr,
+    PADDED_D: tl.constexpr,
 ):
     """Split pid 2 of columns and head of keys pid 1 of sequence chosen[pid 0].
 
     q [T, HQ, D]; keys, values [blocks, HKV, BLOCK, D] of q's type, or int16 [.., D / 2] with float32 scales
     [blocks, HKV, BLOCK]; parts float32 [len(chosen) · max_queries, HQ, splits, D] with the logarithms (base 2) of their
     sums of weights, or, of one split and sums None, the result [T, HQ, D]. factor and cap as `score_factors` has them.
+
+    With SUMMANDS, q is not read but made of qkv [SUMMANDS, T, (HQ + 2 HKV) · D], as are the key and the value of the
+    last position, which are written to stored_keys and stored_values: the cache as elements. Then a sequence has one
+    query, at the position length - 1; cos_sin [P, R] float32, weights [D] or None, as in `rope_kv_write`.
     """
     QUANTIZED: tl.constexpr = STORAGE != "plain"
     STEP: tl.constexpr = 2 if QUANTIZED else 1  # elements of a word
@@ -268,16 +302,34 @@ def _split_kernel(
         column = first_column + tl.arange(0, C)
         token = column // G
         q_head = head * G + column % G
-        row = (query_start + tl.minimum(token, num_queries - 1)).to(tl.int64) * q_stride_token
-        q_at = q_ptr + (row + q_head * q_stride_head)[None, :]
+        table_ptr = tables_ptr + sequence.to(tl.int64) * table_stride
         q = ()
         acc = ()
+        if SUMMANDS == 0:
+            row = (query_start + tl.minimum(token, num_queries - 1)).to(tl.int64) * q_stride_token
+            q_at = q_ptr + (row + q_head * q_stride_head)[None, :]
+            for index in tl.static_range(OPERANDS):
+                element = elements(index, W1, W2, STEP)[:, None]
+                q += (tl.load(q_at + element, mask=element < D, other=0.0),)
+        else:
+            qkv_at = qkv_ptr + query_start.to(tl.int64) * qkv_stride_token
+            angles_ptr = cos_sin_ptr + tl.maximum(length - 1, 0).to(tl.int64) * R
+            q = _rotated_q(
+                qkv_at + (q_head * D)[None, :], qkv_stride_part, angles_ptr, q_weight_ptr, eps,
+                D, W1, W2, STEP, OPERANDS, SUMMANDS, R, dtype,
+            )  # fmt: skip
+            if (split * per_split < num_tiles) & ((split + 1) * per_split >= num_tiles):
+                block = tl.load(table_ptr + (length - 1) // BLOCK).to(tl.int64)
+                entry = (block * HKV + head) * BLOCK + (length - 1) % BLOCK
+                _write_last(
+                    qkv_at + (HKV * G + head) * D, qkv_stride_part, angles_ptr, k_weight_ptr, eps, entry,
+                    stored_keys_ptr, stored_values_ptr, key_scales_ptr, value_scales_ptr,
+                    HKV, D, PADDED_D, SUMMANDS, R, LARGEST, dtype,
+                )  # fmt: skip
+                tl.debug_barrier()  # other threads read what one has written
         for index in tl.static_range(OPERANDS):
-            element = elements(index, W1, W2, STEP)[:, None]
-            q += (tl.load(q_at + element, mask=element < D, other=0.0),)
-            acc += (tl.zeros((element.shape[0], C), tl.float32),)
+            acc += (tl.zeros((elements(index, W1, W2, STEP).shape[0], C), tl.float32),)
         last_seen = (length - num_queries + token)[None, :]
-        table_ptr = tables_ptr + sequence.to(tl.int64) * table_stride
         top = tl.full((C,), LOWEST, tl.float32)
         # A row of sums each, so that adding up across threads waits until after the loop.
         total = tl.zeros((T, C), tl.float32)
@@ -337,6 +389,89 @@ def _split_kernel(
             element = elements(index, W1, W2, STEP)[:, None]
             part = (acc[index] / divisor[None, :]).to(parts_ptr.dtype.element_ty)
             tl.store(parts_ptr + (row * D)[None, :] + element, part, mask=real[None, :] & (element < D))
+
+
+@triton.jit
+def _rotated_q(
+    at,
+    stride_part,
+    angles_ptr,
+    weight_ptr,
+    eps,
+    D: tl.constexpr,
+    W1: tl.constexpr,
+    W2: tl.constexpr,
+    STEP: tl.constexpr,
+    OPERANDS: tl.constexpr,
+    SUMMANDS: tl.constexpr,
+    R: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    """The operands of the heads at `at` [1, C], normalised and rotated."""
+    xs = ()
+    squares = tl.zeros((1, at.shape[1]), tl.float32)
+    for index in tl.static_range(OPERANDS):
+        element = elements(index, W1, W2, STEP)[:, None]
+        x = added_up(at + element, element < D, stride_part, SUMMANDS, dtype)
+        squares += tl.sum(x * x, axis=0, keep_dims=True)
+        xs += (x,)
+    q = ()
+    for index in tl.static_range(OPERANDS):
+        element = elements(index, W1, W2, STEP)[:, None]
+        other = paired_with(element, R)
+        x = xs[index]
+        y = added_up(at + other, element < R, stride_part, SUMMANDS, dtype)
+        if weight_ptr is not None:
+            inverse = inverse_rms(squares, D, eps)
+            x = _weighed(x * inverse, weight_ptr + element, element < D, dtype)
+            y = _weighed(y * inverse, weight_ptr + other, element < R, dtype)
+        q += (rotated(x, y, element, angles_ptr, element < R, R).to(dtype),)
+    return q
+
+
+@triton.jit
+def _write_last(
+    at,
+    stride_part,
+    angles_ptr,
+    weight_ptr,
+    eps,
+    entry,
+    keys_ptr,
+    values_ptr,
+    key_scales_ptr,
+    value_scales_ptr,
+    HKV: tl.constexpr,
+    D: tl.constexpr,
+    PADDED_D: tl.constexpr,
+    SUMMANDS: tl.constexpr,
+    R: tl.constexpr,
+    LARGEST: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    """The key at `at`, normalised and rotated, and the value HKV heads behind it, as an entry of the cache."""
+    element = tl.arange(0, PADDED_D)[None, :]
+    is_value = tl.arange(0, 2)[:, None] == 1
+    entry = tl.zeros((2, 1), tl.int64) + entry
+    head = at + tl.where(is_value, HKV * D, 0)
+    x = added_up(head + element, element < D, stride_part, SUMMANDS, dtype)
+    other = paired_with(element, R)
+    turns = (element < R) & ~is_value
+    y = added_up(head + other, turns, stride_part, SUMMANDS, dtype)
+    if weight_ptr is not None:
+        inverse = inverse_rms(tl.sum(x * x, axis=1, keep_dims=True), D, eps)
+        x = tl.where(is_value, x, _weighed(x * inverse, weight_ptr + element, element < D, dtype))
+        y = _weighed(y * inverse, weight_ptr + other, element < R, dtype)
+    x = rotated(x, y, element, angles_ptr, turns, R).to(dtype)
+    write_entry(x, keys_ptr, key_scales_ptr, entry, element, ~is_value, LARGEST, D)
+    write_entry(x, values_ptr, value_scales_ptr, entry, element, is_value, LARGEST, D)
+
+
+@triton.jit
+def _weighed(x, weight_at, mask, dtype: tl.constexpr):
+    """What was normalised, rounded, times its weight, rounded."""
+    weight = tl.load(weight_at, mask=mask, other=0.0).to(tl.float32)
+    return (x.to(dtype).to(tl.float32) * weight).to(dtype).to(tl.float32)
 
 
 # Compiled once for all steps: these change from step to step.

@@ -112,21 +112,16 @@ def _rope_kv_write_kernel(
     row = parts_ptr + token * stride_token + head * D
 
     x = added_up(row + element, (head < HQ + 2 * HKV) & inside, stride_part, SPLIT, dtype)
-    other = tl.where(element < R // 2, element + R // 2, element - R // 2)
+    other = paired_with(element, R)
     turns = (is_q | is_key) & (element < R)
     y = added_up(row + other, turns, stride_part, SPLIT, dtype)
 
     if q_weight_ptr is not None:
-        mean = tl.div_rn(tl.sum(x * x, axis=1, keep_dims=True), D * 1.0)
-        inverse = tl.div_rn(1.0, tl.sqrt_rn(mean + eps))
+        inverse = inverse_rms(tl.sum(x * x, axis=1, keep_dims=True), D, eps)
         x = _normed(x, inverse, q_weight_ptr, k_weight_ptr, element, inside, is_q, is_value, dtype)
         y = _normed(y, inverse, q_weight_ptr, k_weight_ptr, other, element < R, is_q, is_value, dtype)
 
-    angle = cos_sin_ptr + tl.load(positions_ptr + token) * R + tl.minimum(element, other)
-    cos = tl.load(angle, mask=element < R, other=0.0)
-    sin = tl.load(angle + R // 2, mask=element < R, other=0.0)
-    turned = tl.fma(x, cos, tl.where(element < R // 2, -y, y) * sin)
-    x = tl.where(turns, turned, x).to(dtype)
+    x = rotated(x, y, element, cos_sin_ptr + tl.load(positions_ptr + token) * R, turns, R).to(dtype)
 
     if start < HQ:
         tl.store(q_ptr + (token * HQ + head) * D + element, x, mask=is_q & inside)
@@ -134,13 +129,39 @@ def _rope_kv_write_kernel(
         slot = tl.load(slots_ptr + token)
         kv_head = tl.where(is_value, head - HQ - HKV, head - HQ)
         entry = ((slot // BLOCK_SIZE) * HKV + kv_head) * BLOCK_SIZE + slot % BLOCK_SIZE
-        _write(x, keys_ptr, key_scales_ptr, entry, element, is_key, LARGEST, D)
-        _write(x, values_ptr, value_scales_ptr, entry, element, is_value, LARGEST, D)
+        write_entry(x, keys_ptr, key_scales_ptr, entry, element, is_key, LARGEST, D)
+        write_entry(x, values_ptr, value_scales_ptr, entry, element, is_value, LARGEST, D)
 
 
 @triton.jit
-def _write(x, part_ptr, scales_ptr, entry, element, mask, LARGEST: tl.constexpr, D: tl.constexpr):
-    """Heads x as entries [rows, 1] of keys or values."""
+def paired_with(element, R: tl.constexpr):
+    """The other element of each one's pair; of those from R on it means nothing."""
+    return tl.where(element < R // 2, element + R // 2, element - R // 2)
+
+
+@triton.jit
+def inverse_rms(squares, D: tl.constexpr, eps):
+    """1 / root of the mean, from the sum of D squares; as exact as float32 is."""
+    return tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, D * 1.0) + eps))
+
+
+@triton.jit
+def rotated(x, y, element, angles_ptr, turns, R: tl.constexpr):
+    """Float32 elements x of heads, turned with their pairs y where `turns`.
+
+    Args:
+        angles_ptr: R/2 cosines and R/2 sines of the position.
+    """
+    first = element < R // 2
+    angle = angles_ptr + tl.where(first, element, element - R // 2)
+    cos = tl.load(angle, mask=element < R, other=0.0)
+    sin = tl.load(angle + R // 2, mask=element < R, other=0.0)
+    return tl.where(turns, tl.fma(x, cos, tl.where(first, -y, y) * sin), x)
+
+
+@triton.jit
+def write_entry(x, part_ptr, scales_ptr, entry, element, mask, LARGEST: tl.constexpr, D: tl.constexpr):
+    """Heads x [rows, PADDED_D] as entries [rows, 1] of keys or values, where the mask [rows, 1] says so."""
     if LARGEST > 0:
         x, scale = _quantized(x.to(tl.float32), LARGEST)
         tl.store(scales_ptr + entry, scale, mask=mask)

@@ -1,0 +1,198 @@
+"""Rotation, cache write and attention in one call do what they do in turn, to the bit, and write the same cache."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from llmcli_kernels import AttentionBatch, KernelSet
+from llmcli_kernels.activations import Partials
+from llmcli_kernels.paged_kv import PagedKV
+from llmcli_kernels.rope_kv_write import QKNorm
+from tests.kernels.bounds import assert_close
+from tests.kernels.poison import poison_memory
+from tests.kernels.test_paged_attention_kernel import PagedCase
+from tests.kernels.test_rope_kv_write_kernel import make_table
+
+HALF, BF16, INT8, FP8 = torch.float16, torch.bfloat16, torch.int8, torch.float8_e4m3fn
+DECODES = [(1, 40), (1, 1), (1, 33), (1, 16), (1, 17)]
+
+
+@dataclass
+class AttendCase:
+    """A step of sequences of (queries, kv_len), the keys and values of whose queries are not in the cache yet."""
+
+    paged: PagedCase
+    qkv: Tensor | Partials
+    positions: Tensor
+    slots: Tensor
+    table: Tensor
+    norm: QKNorm | None
+
+    @property
+    def num_heads(self) -> int:
+        return self.paged.q.shape[1]
+
+    def cache(self) -> PagedKV:
+        """A copy of what is there before the step."""
+        kv = self.paged.kv
+        parts = (kv.keys, kv.values, kv.key_scales, kv.value_scales)
+        return PagedKV(*(None if part is None else part.clone() for part in parts))  # type: ignore[arg-type]
+
+    def rows(self) -> Tensor | Partials:
+        """A copy: some sets use them up."""
+        return Partials(self.qkv.parts.clone(), self.qkv.dtype) if isinstance(self.qkv, Partials) else self.qkv.clone()
+
+    def at_once(self, kernels: KernelSet, kv: PagedKV) -> Tensor:
+        case = self.paged
+        return kernels.attend(
+            self.rows(), self.positions, self.slots, self.table, kv, self.num_heads, self.norm,
+            case.batch, case.scale, case.window, case.softcap,
+        )  # fmt: skip
+
+    def in_turn(self, kernels: KernelSet, kv: PagedKV) -> Tensor:
+        case = self.paged
+        q = kernels.rope_kv_write(
+            self.rows(), self.positions, self.slots, self.table, kv, self.num_heads, self.norm
+        )
+        return kernels.paged_attention(q, kv, case.batch, case.scale, case.window, case.softcap)
+
+
+def make(
+    sequences: list[tuple[int, int]],
+    *,
+    summands: int = 1,
+    norm: bool = False,
+    rotary: int | None = None,
+    **options: Any,
+) -> AttendCase:
+    paged = PagedCase(sequences, **options)
+    kv, tables, dtype = paged.kv, paged.batch.block_tables, paged.q.dtype
+    size, heads = kv.head_size, paged.q.shape[1] + 2 * kv.num_kv_heads
+    sequence = torch.tensor([n for n, (queries, _) in enumerate(sequences) for _ in range(queries)])
+    positions = torch.tensor([at for queries, length in sequences for at in range(length - queries, length)])
+    slots = tables[sequence, positions // kv.block_size] * kv.block_size + positions % kv.block_size
+    parts = torch.randn(summands, len(positions), heads * size)
+    qkv = parts[0].to(dtype) if summands == 1 else Partials(parts, dtype)
+    weights = torch.randn(2, size).to(dtype)
+    qk_norm = QKNorm(weights[0], weights[1], 1e-5) if norm else None
+    return AttendCase(paged, qkv, positions, slots, make_table(200, rotary or size), qk_norm)
+
+
+def assert_same_cache(one: PagedKV, other: PagedKV) -> None:
+    for name in ("keys", "values", "key_scales", "value_scales"):
+        first, second = getattr(one, name), getattr(other, name)
+        assert (first is None) == (second is None)
+        if first is not None:
+            bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[first.element_size()]
+            assert torch.equal(first.view(bits), second.view(bits)), name
+
+
+def assert_as_in_turn(case: AttendCase, kernels: KernelSet) -> None:
+    kv, expected_kv = case.cache(), case.cache()
+    out, expected = case.at_once(kernels, kv), case.in_turn(kernels, expected_kv)
+    assert expected.isfinite().all()
+    assert torch.equal(out, expected)
+    assert_same_cache(kv, expected_kv)
+
+
+@pytest.mark.parametrize("sequences", [DECODES, [(1, 40), (3, 20), (20, 25)], [(2, 2)]], ids=str)
+def test_every_set_does_what_the_reference_does(kernels, reference, sequences: list[tuple[int, int]]) -> None:
+    case = make(sequences, dtype=torch.float32)
+    kv, expected_kv = case.cache(), case.cache()
+    expected = case.in_turn(reference, expected_kv)
+    assert_close("paged_attention", case.at_once(kernels, kv), expected)
+    at = (case.slots // kv.block_size, slice(None), case.slots % kv.block_size)
+    assert_close("rope_kv_write", kv.keys[at], expected_kv.keys[at])
+    assert torch.equal(kv.values[at], expected_kv.values[at])
+
+
+@pytest.mark.parametrize("storage", [None, INT8, FP8])
+@pytest.mark.parametrize("dtype", [HALF, BF16, torch.float32])
+def test_in_every_type_and_storage(triton, monkeypatch, dtype: torch.dtype, storage) -> None:
+    poison_memory(monkeypatch)
+    assert_as_in_turn(make(DECODES, dtype=dtype, storage=storage, size=32), triton)
+
+
+@pytest.mark.parametrize("summands", [2, 3, 8])
+@pytest.mark.parametrize("storage", [None, INT8])
+def test_summands_are_added_up_first(triton, summands: int, storage) -> None:
+    assert_as_in_turn(make(DECODES, dtype=HALF, summands=summands, storage=storage), triton)
+
+
+@pytest.mark.parametrize(("size", "rotary"), [(16, 8), (24, 24), (64, 64), (80, 32), (80, 80), (96, 96), (256, 256)])
+def test_head_sizes_and_rotations_of_a_part(triton, monkeypatch, size: int, rotary: int) -> None:
+    poison_memory(monkeypatch)
+    assert_as_in_turn(make(DECODES, dtype=HALF, size=size, rotary=rotary), triton)
+
+
+@pytest.mark.parametrize("size", [32, 80])
+@pytest.mark.parametrize("storage", [None, FP8])
+def test_head_norms(triton, size: int, storage) -> None:
+    """The squares of q are added in another order, so that a last place may differ; keys are to the bit."""
+    case = make(DECODES, dtype=HALF, size=size, summands=2, norm=True, storage=storage)
+    kv, expected_kv = case.cache(), case.cache()
+    out, expected = case.at_once(triton, kv), case.in_turn(triton, expected_kv)
+    assert_close("paged_attention", out, expected)
+    assert_same_cache(kv, expected_kv)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (5, 5), (7, 1), (40, 1), (16, 2)])
+def test_groups_of_heads(triton, heads: int, kv_heads: int) -> None:
+    assert_as_in_turn(make(DECODES, dtype=HALF, heads=heads, kv_heads=kv_heads, summands=2), triton)
+
+
+@pytest.mark.parametrize("window", [1, 7, 16, 100])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_windows_and_soft_caps(triton, window: int, softcap: float | None) -> None:
+    assert_as_in_turn(make([*DECODES, (1, 150)], dtype=HALF, window=window, softcap=softcap), triton)
+
+
+@pytest.mark.parametrize("block", [1, 16, 24, 64, 256])
+def test_sizes_of_blocks(triton, block: int) -> None:
+    assert_as_in_turn(make([*DECODES, (1, 150)], dtype=HALF, block=block, storage=INT8), triton)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 32, 33, 64, 127, 128, 129, 150])
+def test_the_new_key_is_the_first_or_the_last_of_a_tile_or_of_a_split(triton, length: int) -> None:
+    """One sequence has as many splits as there are programs for it."""
+    assert_as_in_turn(make([(1, length)], dtype=HALF, heads=2, kv_heads=1), triton)
+
+
+def test_steps_with_prompts_are_done_in_turn(triton) -> None:
+    assert_as_in_turn(make([(1, 40), (5, 20), (30, 35)], dtype=HALF, summands=2), triton)
+
+
+def test_where_all_decode_nothing_is_launched_for_the_rotation(triton, monkeypatch) -> None:
+    from llmcli_kernels.paged_attention import triton_attention
+
+    monkeypatch.setattr(triton_attention, "rope_kv_write", lambda *_: pytest.fail("a launch of its own"))
+    case = make(DECODES, dtype=HALF)
+    case.at_once(triton, case.cache())
+    with pytest.raises(pytest.fail.Exception, match="a launch of its own"):
+        mixed = make([(1, 4), (2, 4)], dtype=HALF)
+        mixed.at_once(triton, mixed.cache())
+
+
+@pytest.mark.parametrize("lens", [[40, 0, 5], [0, 0, 0]])
+def test_a_sequence_that_is_padding_writes_nothing_and_gets_zeros(triton, monkeypatch, lens: list[int]) -> None:
+    """Lengths on the device go before those that the launch was made for."""
+    poison_memory(monkeypatch)
+    case = make([(1, 40), (1, 33), (1, 5)], dtype=HALF, summands=2)
+    batch = case.paged.batch
+    lengths = torch.tensor(lens, dtype=torch.int32)
+    tables = batch.block_tables.to(torch.int32)
+    case.paged.batch = AttentionBatch(batch.query_starts, batch.kv_lens, tables, lengths)
+    kv, untouched, whole = case.cache(), case.cache(), case.cache()
+    out = case.at_once(triton, kv)
+    case.paged.batch = batch
+    expected = case.in_turn(triton, whole)
+    for row, length in enumerate(lens):
+        slot = case.slots[row]
+        at = (slot // kv.block_size, slice(None), slot % kv.block_size)
+        source = whole if length else untouched
+        assert torch.equal(kv.keys[at].view(torch.int16), source.keys[at].view(torch.int16))
+        assert torch.equal(kv.values[at].view(torch.int16), source.values[at].view(torch.int16))
+        assert torch.equal(out[row], expected[row] if length else torch.zeros_like(out[row]))
