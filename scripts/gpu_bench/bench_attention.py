@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llmcli_kernels import AttentionBatch, KernelSet, select
+from llmcli_kernels.activations import Partials
 from llmcli_kernels.paged_kv import PagedKV
 from scripts.gpu_bench.session import Row, Session
 from scripts.gpu_bench.shapes import (
+    BLOCK,
     DRY_HEADS,
     LLAMA2,
     LLAMA3,
@@ -27,7 +29,7 @@ from scripts.gpu_bench.shapes import (
     random_cache,
     random_pages,
 )
-from scripts.gpu_bench.targets import BANDWIDTH, VS_FLOAT16_CACHE, VS_SDPA_PAGES
+from scripts.gpu_bench.targets import BANDWIDTH, VS_FLOAT16_CACHE, VS_IN_TURN, VS_SDPA_PAGES
 from scripts.gpu_bench.timing import Timing, measure, rotation
 
 FLOAT16 = torch.float16
@@ -67,6 +69,9 @@ DECODES = (
 )
 DRY_DECODES = (Decode(DRY_HEADS, 2, 40), Decode(DRY_HEADS, 2, 40, torch.int8))
 PREFILLS = ((LLAMA3, 2048), (LLAMA3, 4096), (LLAMA3, 8192), (LLAMA3, 16384), (LLAMA2, 4096), (QWEN, 4096))
+ATTENDS = tuple(Decode(LLAMA3, *case) for case in ((1, 512), (1, 8192), (8, 2048), (64, 1024)))
+SUMMANDS = 4  # of qkv, for few rows
+FEW_ROWS = 32
 CHUNKS = ((512, 4096), (512, 32768), (2048, 8192))  # new tokens, and all with the prefix before them
 
 
@@ -75,6 +80,8 @@ def run(session: Session) -> None:
     with torch.device(session.device), torch.inference_mode():
         for case in DRY_DECODES if session.dry else DECODES:
             session.case(str(case), partial(_decode, session, kernels, case))
+        for case in DRY_DECODES if session.dry else ATTENDS:
+            session.case(str(case).replace("attention_decode", "attend"), partial(_attend, session, kernels, case))
         for heads, tokens in ((DRY_HEADS, 20),) if session.dry else PREFILLS:
             name = f"attention_prefill {heads.name} {tokens} tokens"
             session.case(name, partial(_prefill, session, kernels, heads, tokens))
@@ -139,6 +146,40 @@ def _compare(figures: dict[str, float], name: str, peer: Row, timing: Timing) ->
     """Add how many times as fast as a peer we are, where it could be measured."""
     if "median_us" in peer:
         figures[name] = peer["median_us"] / timing.median_us
+
+
+def _attend(session: Session, kernels: KernelSet, case: Decode) -> Row:
+    """Rotation, cache write and attention in one launch, against one after the other."""
+    heads = case.heads
+    batch, pages = random_pages([case.context] * case.batch, [1] * case.batch)
+    parts = torch.randn(SUMMANDS, case.batch, (heads.q + 2 * heads.kv) * heads.size)
+    qkv = Partials(parts, FLOAT16) if case.batch <= FEW_ROWS else parts[0].to(FLOAT16)
+    positions = torch.full((case.batch,), case.context - 1)
+    slots = batch.block_tables[:, -1].long() * BLOCK + (case.context - 1) % BLOCK
+    cos_sin = torch.rand(case.context, heads.size)
+
+    def in_turn(kv: PagedKV) -> Tensor:
+        q = kernels.rope_kv_write(qkv, positions, slots, cos_sin, kv, heads.q, None)
+        return kernels.paged_attention(q, kv, batch, heads.size**-0.5, None, None)
+
+    def at_once(kv: PagedKV) -> Tensor:
+        return kernels.attend(
+            qkv, positions, slots, cos_sin, kv, heads.q, None, batch, heads.size**-0.5, None, None
+        )
+
+    caches = _caches(session, case, pages)
+    timing = measure([partial(at_once, kv) for kv in caches], session.dry)
+    figures: dict[str, float] = {}
+    peer = _peer(session, [partial(in_turn, kv) for kv in caches])
+    _compare(figures, VS_IN_TURN, peer, timing)
+    return {
+        "kind": "benchmark",
+        "operation": "attend",
+        "sizes": {"batch": case.batch, "context": case.context, "kv_bytes": case.kv_bytes},
+        "time": timing.as_row(),
+        "figures": figures,
+        "peers": {"one after the other": peer},
+    }
 
 
 def _prefill(session: Session, kernels: KernelSet, heads: Heads, tokens: int) -> Row:

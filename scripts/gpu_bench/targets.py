@@ -71,6 +71,7 @@ VS_GEMLITE = "x gemlite"
 VS_SDPA_PAGES = "x SDPA with gathered pages"
 VS_SDPA_FLASH = "x SDPA flash"
 VS_FLOAT16_CACHE = "x float16 cache"
+VS_IN_TURN = "x one after the other"
 VS_SORT = "x torch sort"
 TIME_US = "µs"
 OF_LOADING = "share of copying to the GPU"
@@ -119,6 +120,7 @@ TARGETS: tuple[Target, ...] = (
     Target("int4_linear", VS_CUBLAS, 0.9, "M above 2048", "1 - 215/M", {"m": at_least(2049)}),
     Target("int4_linear", VS_TINYGEMM, 1.0, "every M", "ahead of torch's own operator"),
     Target("int4_linear", VS_GEMLITE, 1.0, "every M", "ahead of the best Triton kernels published"),
+    Target("attend", VS_IN_TURN, 1.0, "every batch that decodes", "a launch less, and more work in the other"),
     Target(
         "attention_decode",
         BANDWIDTH,
