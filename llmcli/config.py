@@ -282,12 +282,12 @@ class Substitutes:
     Attributes:
         chat_template: the source of a template; None for the model's.
         template_kwargs: variables for it.
-        own_defaults: whether the sampling fields of the model's generation_config.json count.
+        generation_defaults: sampling fields; None for those of the model's generation_config.json.
     """
 
     chat_template: str | None = None
     template_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    own_defaults: bool = True
+    generation_defaults: Mapping[str, Any] | None = None
 
 
 def parse_number(text: str) -> int:

@@ -37,6 +37,7 @@ class StructuredOutput:
             back-references; the whole answer must match), a JSON list of texts, or a grammar in Lark's or GBNF form.
         begun: the answer begins with this text already, which stands in the prompt.
         after: the form begins after this mark; what the model says before it is free, as its reasoning.
+        opening: only if this mark, if it is one token, is what the model begins with; else the form begins at once.
 
     Raises:
         RequestError: the text is no schema, too long, or of a kind that is not known.
@@ -46,6 +47,7 @@ class StructuredOutput:
     text: str = ""
     begun: str = ""
     after: str = ""
+    opening: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -53,7 +55,7 @@ class StructuredOutput:
                 f"structured: {quote(self.kind, 40)} is not one of {', '.join(get_args(Kind))}",
                 param="structured",
             )
-        for name in ("text", "begun", "after"):
+        for name in ("text", "begun", "after", "opening"):
             _check_text(self.kind, getattr(self, name))
         size, limit = len(self.text), MAX_CHARS[self.kind]
         if size > limit:
@@ -75,7 +77,15 @@ class StructuredOutput:
 
     def behind(self, mark: str) -> Self:
         """The same form, which begins after a mark."""
-        return replace(self, after=mark)
+        return replace(self, after=mark, opening="")
+
+    def behind_any(self, opening: str, closing: str) -> Self:
+        """The same form, which may have reasoning between two marks before it."""
+        return replace(self, after=closing, opening=opening)
+
+    def at_once(self) -> Self:
+        """The same form, which begins with the answer."""
+        return replace(self, after="", opening="")
 
     @classmethod
     def json_object(cls) -> Self:
@@ -143,7 +153,9 @@ def read_form(fields: Mapping[str, Any]) -> StructuredOutput | None:
         return None
     if len(given) > 1:
         raise RequestError(
-            f"{given[0]} and {given[1]} are both given: an answer has one form", param=given[1]
+            f"{given[0]} and {given[1]} are both given: an answer has one form",
+            fix="keep one of them",
+            param=given[1],
         )
     name, value = given[0], fields[given[0]]
     try:
@@ -160,8 +172,8 @@ def response_format(form: StructuredOutput) -> dict[str, Any] | None:
         return {"type": "json_object"}
     if form.kind != "json_schema":
         return None
-    schema = {"name": "answer", "schema": json.loads(form.text), "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
+    # Not "strict": OpenAI's own server then refuses schemas that allow further properties.
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(form.text)}}
 
 
 def _response_format(value: object) -> StructuredOutput | None:

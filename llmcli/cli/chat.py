@@ -17,11 +17,12 @@ from llmcli.cli.chat_session import check_options, open_session, save_at_the_end
 from llmcli.cli.chat_terminal import can_edit, is_terminal, new_view, prompt_reader, terminal_of_commands
 from llmcli.cli.command import Settings
 from llmcli.cli.completion import complete_model
+from llmcli.cli.form_options import FormOptions
 from llmcli.cli.options import EngineOptions, ModelOptions, SamplingOptions, System
 from llmcli.cli.saved_chats import last_model
 from llmcli.cli.template_options import TemplateOptions
 from llmcli.errors import UsageError
-from llmcli.ui.parameters import FLAG
+from llmcli.ui.parameters import FLAG, FORM, MODEL
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -72,6 +73,7 @@ def chat(
         ),
     ] = False,
     answers: AnswerOptions,
+    forms: FormOptions,
     template: TemplateOptions,
     sessions: SessionOptions,
     server: ServerOptions,
@@ -110,14 +112,19 @@ def chat(
     check_options(sessions)
     answers.check()
     flags, config, notes = sampling.overrides(), engine.config(), Notes(stderr_console())
-    substitutes, defaults = template.substitutes(), template.defaults()
+    substitutes = template.substitutes()
     num_logprobs = flags.pop("logprobs", None)
+    origins = dict(settings.origins)
+    if form := forms.form(origins):
+        flags[FORM] = form
+        origins[FORM] = origins.get(forms.chosen(origins) or "", FLAG)
     if settings.origins.get("api_key") == FLAG:
         notes.warn(
             "others on this machine can see --api-key in the list of processes; LLMCLI_API_KEY hides it"
         )
-    origins = dict.fromkeys(defaults, template.generation_config)
-    parameters = Parameters(defaults | flags, origins | dict(settings.origins))
+    parameters = Parameters(
+        flags, origins, MODEL if substitutes.generation_defaults is None else template.generation_config
+    )
     attachments = [read_text(name) for name in answers.files or ()]
     log, saved = open_session(sessions, notes)
     models: Models = (
@@ -133,7 +140,10 @@ def chat(
         )
     )  # fmt: skip
     if models.url is not None:
-        template.refuse_with_a_server()
+        template.refuse_with_a_server(settings.origins)
+        parameters.fill(substitutes.generation_defaults or {})
+        if parameters.form is not None:
+            models.check_form(parameters.form)
     name, prompt = _split(first, second, models)
     if models.url is None and (saved is None or not saved.setup.model):
         name = name or settings.model or last_model()

@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 
+_UTF8 = "[Console]::OutputEncoding = [Text.Encoding]::UTF8; "  # else it writes in the code page of old consoles
+
 # What must be set for the program to work, and how it is called.
 _PROGRAMS = (
     ("WAYLAND_DISPLAY", ("wl-paste", "--no-newline")),
     ("DISPLAY", ("xclip", "-selection", "clipboard", "-o")),
     ("DISPLAY", ("xsel", "--clipboard", "--output")),
-    ("WSL_DISTRO_NAME", ("powershell.exe", "-NoProfile", "-Command", "Get-Clipboard")),
+    ("WSL_DISTRO_NAME", ("powershell.exe", "-NoProfile", "-Command", _UTF8 + "Get-Clipboard -Raw")),
 )
 _MAC = ("pbpaste",)
 

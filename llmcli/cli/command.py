@@ -147,7 +147,7 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except LLMCliError as error:
             configured = _configured(ctx)
-            lines = [error.why or self._origin_of_refused(ctx, error.what)]
+            lines = [error.why, self._origin_of_refused(ctx, error.what)]
             if configured.model_origin and quote(configured.model) in error.what:
                 lines.append(f"the model is your default, from {configured.model_origin}")
             error.why = "\n".join(filter(None, lines))
@@ -223,7 +223,7 @@ class Command(TyperCommand):
     def _origin_of_refused(self, ctx: Any, message: str) -> str:
         """Where the value comes from that a message about an option (`--top-p must be …`) refuses, unless typed."""
         for parameter in self.params:
-            if message.split(" ", 1)[0] in parameter.opts and parameter.param_type_name == "option":
+            if message.split(" ", 1)[0].rstrip(":") in parameter.opts and parameter.param_type_name == "option":
                 return told_origin(ctx, parameter)
         return ""
 

@@ -4,6 +4,7 @@ A value is checked as a flag would be: by the option's own parser, then by the r
 `cli/config.py`.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +16,9 @@ import typer
 from llmcli.cli.config_writer import Value
 from llmcli.cli.keys import Keys, Vocabulary, check_layers, default_model, option_value, unknown_key
 from llmcli.cli.layers import DEFAULTS, MODEL, MODELS, Layers, canonical
-from llmcli.cli.options import check_ranges
+from llmcli.cli.chat_options import AnswerOptions
+from llmcli.cli.form_options import FormOptions
+from llmcli.cli.options import EngineOptions, SamplingOptions
 from llmcli.errors import UsageError, quote
 
 Section = tuple[str, ...]  # ("defaults",), ("run",) or ("models", "owner/name")
@@ -120,8 +123,25 @@ def _accept(ctx: typer.Context, option: Any, given: Any) -> Any:
     except typer.BadParameter as error:
         said = error.message.removeprefix("Value error, ")  # Typer passes pydantic's wording on
         raise UsageError(f"{option.opts[0]}{'' if said.startswith('must') else ':'} {said}") from None
-    check_ranges({option.name: value})
+    _check_alone(option.name, value)
     return value
+
+
+def _check_alone(name: str, value: Any) -> None:
+    """Check the value of an option by the bundle that has it; one of no bundle has no range.
+
+    Raises:
+        UsageError, RequestError: it is out of range, or wrong in itself.
+    """
+    checks: dict[Any, Callable[[Any], object]] = {
+        SamplingOptions: SamplingOptions.overrides,
+        EngineOptions: EngineOptions.config,
+        FormOptions: lambda given: given.form({}),
+        AnswerOptions: AnswerOptions.check,
+    }
+    for bundle, check in checks.items():
+        if name in {field.name for field in dataclasses.fields(bundle)}:
+            check(bundle(**{name: value}))
 
 
 def _number(text: str) -> int | float | str:

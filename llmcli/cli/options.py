@@ -25,7 +25,6 @@ from llmcli.cli.completion import complete_model
 from llmcli.config import EngineConfig, parse_number
 from llmcli.errors import RequestError, quote
 from llmcli.sampling import SamplingParams
-from llmcli.structured import StructuredOutput, read_form
 
 ENGINE = "Engine options"
 SAMPLING = "Sampling options"
@@ -60,9 +59,6 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--output-format": ("--output",),
     "--backend": ("--endpoint-type",),
 }
-
-# The options of which one at most gives the form of an answer.
-FORMS = ("json_schema", "regex", "choice", "grammar")
 
 # Forms of a listing, and the flags that are short for two of them.
 LISTING_FORMS = ("auto", "human", "json", "jsonl", "quiet")
@@ -245,7 +241,11 @@ PrefixCaching = Annotated[
 ]
 EnforceEager = Annotated[
     bool,
-    _option("--enforce-eager", help="On a GPU, run without CUDA graphs: slower, less memory.", panel=ENGINE),
+    _option(
+        "--enforce-eager/--no-enforce-eager",
+        help="On a GPU, run without CUDA graphs: slower, less memory.",
+        panel=ENGINE,
+    ),
 ]
 AsyncScheduling = Annotated[
     bool,
@@ -335,44 +335,6 @@ Logprobs = Annotated[
         panel=SAMPLING,
     ),
 ]
-JsonSchema = Annotated[
-    str | None,
-    _option(
-        "--json-schema",
-        "-j",
-        metavar="SCHEMA|@FILE",
-        help="""Answer in JSON of this schema, such as '{"type": "object"}'; {} is any JSON object.""",
-        panel=SAMPLING,
-    ),
-]
-Regex = Annotated[
-    str | None,
-    _option(
-        "--regex",
-        metavar="PATTERN",
-        help="Answer in a text that this matches as a whole, such as '(yes|no): .{1,80}'.",
-        panel=SAMPLING,
-    ),
-]
-Choice = Annotated[
-    list[str] | None,
-    _option(
-        "--choice",
-        metavar="TEXT",
-        help="Answer with this text, or with one of several: repeat it.",
-        panel=SAMPLING,
-    ),
-]
-Grammar = Annotated[
-    str | None,
-    _option(
-        "--grammar",
-        metavar="FILE",
-        help="Answer in the language of the grammar in FILE, in GBNF or Lark's form.",
-        panel=SAMPLING,
-    ),
-]
-
 # What is said and shown
 System = Annotated[
     str | None, _option("--system", "-s", metavar="TEXT", help="System prompt.", panel=SAMPLING)
@@ -451,60 +413,25 @@ class SamplingOptions:
     stop: Stop = None
     ignore_eos: IgnoreEos = False
     logprobs: Logprobs = None
-    json_schema: JsonSchema = None
-    regex: Regex = None
-    choice: Choice = None
-    grammar: Grammar = None
 
     def overrides(self) -> dict[str, Any]:
         """The sampling fields that were given, checked before a model is read.
 
         Raises:
-            RequestError: a value is out of range, or the form of the answer is wrong.
-            UsageError: the file of a schema or grammar can not be read.
+            RequestError: a value is out of range.
         """
-        names = [field.name for field in dataclasses.fields(self) if field.name not in FORMS]
-        values = {name: getattr(self, name) for name in names}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         given = {name: value for name, value in values.items() if value is not None and value is not False}
         if not given.get("stop", True):
             del given["stop"]
         if "stop" in given:
             given["stop"] = tuple(given["stop"])
         try:
-            if form := self._form():
-                given["structured"] = form
             SamplingParams(**given)
         except RequestError as error:
-            head, colon, reason = error.what.partition(": ") if error.param in FORMS else (error.what, "", "")
-            what = _name_flags(head, (*given, *FORMS)) + colon + reason
+            what = _name_flags(error.what, given)
             raise RequestError(what, why=error.why, fix=error.fix, param=error.param) from None
         return given
-
-    def _form(self) -> StructuredOutput | None:
-        from llmcli.text.grammar import check_form
-        from llmcli.ui.forms import grammar_text, schema_text
-
-        fields: dict[str, Any] = {name: getattr(self, name) for name in FORMS if getattr(self, name) != []}
-        for name, read in (("json_schema", schema_text), ("grammar", grammar_text)):
-            if fields.get(name) is not None:
-                fields[name] = read(fields[name])
-        form = read_form(fields)
-        if form is not None:
-            check_form(form)
-        return form
-
-
-def check_ranges(values: Mapping[str, Any]) -> None:
-    """Check values of options by the names of their fields, each alone; those of no bundle have no range.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    for bundle in (SamplingOptions, EngineOptions):
-        for field in dataclasses.fields(bundle):
-            if field.name in values:
-                given = bundle(**{field.name: values[field.name]})
-                given.overrides() if isinstance(given, SamplingOptions) else given.config()
 
 
 def _name_flags(message: str, fields: Iterable[str]) -> str:

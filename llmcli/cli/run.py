@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmcli.cli.command import Settings
+from llmcli.cli.form_options import FormOptions
 from llmcli.cli.options import EngineOptions, ModelOption, ModelOptions, Quiet, SamplingOptions
 from llmcli.cli.run_options import Input, MaxInflight, Progress, PromptOptions, ResultOptions
 from llmcli.cli.template_options import TemplateOptions
@@ -34,6 +35,7 @@ def run(
     *,
     results: ResultOptions,
     prompts: PromptOptions,
+    forms: FormOptions,
     template: TemplateOptions,
     max_inflight: MaxInflight = None,
     progress: Progress = "auto",
@@ -65,8 +67,9 @@ def run(
     from llmcli.jobs.batch.requests import LineRules
     from llmcli.ui.console import stderr_console
 
-    config, flags = engine.config(), template.defaults() | sampling.overrides()
-    substitutes = template.substitutes()
+    config, flags, substitutes = engine.config(), sampling.overrides(), template.substitutes()
+    if form := forms.form(settings.origins):
+        flags["structured"] = form
     results.check()
     prompts.check(template.any_template)
     to_terminal = results.path == "-" and sys.stdout.isatty()

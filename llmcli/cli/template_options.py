@@ -12,6 +12,7 @@ import typer
 
 from llmcli.config import Substitutes
 from llmcli.errors import CheckpointError, UsageError, quote
+from llmcli.ui.parameters import FLAG
 
 TEMPLATE = "Chat template and defaults"
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -63,28 +64,27 @@ class TemplateOptions:
         return Substitutes(
             chat_template=None if self.chat_template is None else _read_template(self.chat_template),
             template_kwargs=_read_variables(self.chat_template_kwargs),
-            own_defaults=self.generation_config == OF_THE_MODEL,
+            generation_defaults=self._defaults(),
         )
 
-    def defaults(self) -> dict[str, Any]:
-        """The sampling fields of the file that stands in for the model's generation_config.json.
-
-        Raises:
-            UsageError: it can not be read, or a value is out of range.
-        """
+    def _defaults(self) -> dict[str, Any] | None:
         name = self.generation_config
-        return {} if name in (OF_THE_MODEL, NO_DEFAULTS) else _read_defaults(name)
+        return None if name == OF_THE_MODEL else {} if name == NO_DEFAULTS else _read_defaults(name)
 
-    def refuse_with_a_server(self) -> None:
-        """Raise a UsageError for what only a model of this process can be given."""
-        if self.chat_template is not None:
+    def refuse_with_a_server(self, origins: Mapping[str, str]) -> None:
+        """Raise a UsageError for what is typed and only a model of this process can be given.
+
+        Args:
+            origins: field -> where its value comes from; what is in a file is for the models of this machine.
+        """
+        if self.chat_template is not None and origins.get("chat_template") == FLAG:
             raise UsageError(
-                "--chat-template: the template is with the server",
+                "--chat-template can not be used with --url: the template is with the server",
                 fix="leave it out; --chat-template-kwargs is sent",
             )
-        if self.generation_config == NO_DEFAULTS:
+        if self.generation_config == NO_DEFAULTS and origins.get("generation_config") == FLAG:
             raise UsageError(
-                "--generation-config none: a server has its own defaults",
+                "--generation-config none can not be used with --url: a server has its own defaults",
                 fix="set what matters, such as --top-p 1",
             )
 
@@ -93,7 +93,7 @@ class TemplateOptions:
         """The first option that needs a chat template; None where none does."""
         if self.chat_template is not None:
             return "--chat-template"
-        return None if self.chat_template_kwargs is None else "--chat-template-kwargs"
+        return "--chat-template-kwargs" if _read_variables(self.chat_template_kwargs) else None
 
 
 def _read_template(name: str) -> str:
@@ -156,8 +156,6 @@ def _read(name: str, option: str, limit: int) -> bytes:
     """
     path = os.path.expanduser(name)
     try:
-        if not os.path.isfile(path):  # a pipe would block
-            raise FileNotFoundError(2, "there is no such file")
         with open(path, "rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:

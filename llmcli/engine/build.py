@@ -103,7 +103,9 @@ def build_engine(
         tokenizer=tokenizer,
         scheduler=scheduler,
         runner=runner,
-        generation_defaults=defaults if substitutes.own_defaults else {},
+        generation_defaults=defaults
+        if substitutes.generation_defaults is None
+        else substitutes.generation_defaults,
         eos_ids=frozenset(eos_ids),
     )
 
@@ -190,7 +192,7 @@ def _make_runner(
 
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(config.device)
     decoder, cache = Decoder(spec, weights, kernels, cos_sin), allocate_kv_cache(config, spec)
-    graphs = _decode_graphs(decoder, cache, config) if config.cuda_graphs else None
+    graphs = _decode_graphs(decoder, cache, config) if config.cuda_graphs and kernels.reads_lengths else None
     return Runner(decoder, cache, config.block_size, graphs)
 
 

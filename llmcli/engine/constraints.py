@@ -6,7 +6,6 @@ Used by `engine/engine.py`.
 """
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
@@ -67,7 +66,7 @@ class Constraints:
         matcher = self._matchers.get(part.seq_id)
         if matcher is None or part.sample is None:
             return part
-        return replace(part, sample=self._masked(part.sample, matcher))
+        return part._replace(sample=self._masked(part.sample, matcher))
 
     def _masked(self, sample: SampleSpec, matcher: Matcher) -> SampleSpec:
         """The form goes first: what min_tokens and ignore_eos ban may be drawn where nothing else would fit it."""
@@ -75,4 +74,4 @@ class Constraints:
         allowed = matcher.allowed
         if banned:
             allowed = without(allowed, banned) or allowed
-        return replace(sample, banned_ids=(), allowed=allowed)
+        return sample._replace(banned_ids=(), allowed=allowed)

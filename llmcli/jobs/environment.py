@@ -67,6 +67,8 @@ def environment(engine: "Engine") -> dict[str, Any]:
         "block_size": config.block_size,
         "num_blocks": config.num_blocks,
         "prefix_caching": config.enable_prefix_caching,
+        "async_scheduling": config.async_scheduling,
+        "cuda_graphs": config.cuda_graphs,
     }
 
 

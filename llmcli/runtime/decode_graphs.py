@@ -64,7 +64,8 @@ class DecodeGraphs:
         self._buckets = buckets_up_to(max_rows)
         rows = self._buckets[-1]
         self._tables = TableRows(rows, -(-max_model_len // layer.block_size), self._device)
-        self._last = torch.zeros(rows, dtype=torch.int64, device=self._device)
+        # The step before may have drawn for more sequences than a graph has rows.
+        self._last = torch.zeros(max(rows, max_rows), dtype=torch.int64, device=self._device)
         # One for all graphs: what a graph keeps for itself, no other one can use.
         vocabulary = decoder.spec.vocab_size
         self._logits = torch.empty(rows, vocabulary, dtype=torch.float32, device=self._device)
@@ -86,6 +87,8 @@ class DecodeGraphs:
         """
         count = len(step.slices)
         rows = self._buckets[bisect_left(self._buckets, count)]
+        if not self._graphs:
+            self._make(self._buckets[-1])  # the largest first: the others find room in the memory that it leaves
         graph = self._graphs.get(rows) or self._make(rows)
         if last is not None:
             known = min(len(last.ids), len(self._last))
@@ -119,7 +122,7 @@ class DecodeGraphs:
             ids, finite = self._decoder.kernels.sample(logits, numbers.sampling())
             return torch.stack((ids, finite.to(ids.dtype)))
 
-        self._graphs[rows] = _Graph(inputs, self._capture(run))
+        self._graphs[rows] = _Graph(inputs, (attention, every_row), self._capture(run))
         return self._graphs[rows]
 
 
@@ -172,6 +175,7 @@ def row_numbers(
     last: LastDrawn | None,
 ) -> tuple["array[Any]", ...]:
     """The fields of `RowNumbers` in order, for decoding slices and rows that fill up."""
+    assert last is not None or not any(part.late for part in slices), "late, and no step was started before"
     more = rows - len(slices)
     idle = [0] * more
     positions = [part.start for part in slices]
@@ -208,11 +212,18 @@ class TableRows:
 
     def write(self, slices: Sequence[SequenceSlice]) -> None:
         """Bring the blocks of each slice into the row of its number."""
-        places, blocks = self.changes(slices)
-        if places:
-            numbers = (torch.tensor(places, device=CPU), torch.tensor(blocks, dtype=torch.int32, device=CPU))
-            there, values = to_device(numbers, self.on_device.device)
-            self.on_device.view(-1)[there] = values
+        try:
+            places, blocks = self.changes(slices)
+            if places:
+                numbers = (
+                    torch.tensor(places, device=CPU),
+                    torch.tensor(blocks, dtype=torch.int32, device=CPU),
+                )
+                there, values = to_device(numbers, self.on_device.device)
+                self.on_device.view(-1)[there] = values
+        except BaseException:  # Ctrl-C among them: what has arrived is not known
+            self._held = [()] * len(self._held)
+            raise
 
     def changes(self, slices: Sequence[SequenceSlice]) -> tuple[list[int], list[int]]:
         """Places in the flattened tables and the blocks to write there; from now on they count as written."""
@@ -232,9 +243,13 @@ class TableRows:
 
 @dataclass(frozen=True, eq=False)
 class _Graph:
-    """A captured graph and the buffer, on its device, that it reads `RowNumbers` from."""
+    """A captured graph, the buffer on its device that it reads `RowNumbers` from, and what else it reads.
+
+    A graph knows addresses alone: what it reads must live as long as it does.
+    """
 
     inputs: Tensor
+    reads: tuple[object, ...]
     replay: Run
 
     def fill(self, numbers: Sequence["array[Any]"]) -> None:

@@ -22,7 +22,9 @@ from llmcli_kernels.sampling import SamplingBatch
 
 _KEY = struct.Struct("<QQQ")
 # For each byte of a mask what is added to the logits of its eight tokens: minus infinity where a bit is 0.
-_BANS = torch.where((torch.arange(256)[:, None] >> torch.arange(8)) & 1 == 1, 0.0, -torch.inf)
+_BANS = torch.where(
+    (torch.arange(256, device="cpu")[:, None] >> torch.arange(8, device="cpu")) & 1 == 1, 0.0, -torch.inf
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,5 +158,6 @@ class Request:
         """Keep the first `num_blocks` blocks of the table; returns the others."""
         cut = self.block_ids[num_blocks:]
         del self.block_ids[num_blocks:]
-        self._block_table = ()
+        if cut:
+            self._block_table = ()
         return cut

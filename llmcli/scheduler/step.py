@@ -47,7 +47,7 @@ class SequenceSlice(NamedTuple):
         start: position of token_ids[0]; all positions before it have their keys and values in the blocks.
         token_ids: the tokens to compute, at least one.
         block_ids: the blocks that hold positions 0 .. start + len(token_ids) - 1, in order.
-        sample: set when the slice ends at the last known token, so that a new one is drawn.
+        sample: set when the slice ends at the last token that is known or being drawn, so that a new one is drawn.
         late: the slice is the one token that the step before this one draws for the sequence. It is not known when
             the slice is made, and token_ids holds UNKNOWN; the runner has it on the device when it is needed.
     """

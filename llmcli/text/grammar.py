@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llmcli.text.tokenizer import Tokenizer
 
-MAX_KEPT = 32  # compiled forms, in memory only: what is asked for again is not compiled again
+MAX_KEPT = 256  # compiled forms, in memory only: as many as sequences run, so that none is compiled again for them
 MAX_LEXER_STATES = 50_000  # of one matcher, at 1 to 2 KB each
 MARK_TOKENS = 32  # more than a mark has
 # White space between the parts of JSON, as people write it: without a bound a weak model may write nothing else.
@@ -37,13 +37,21 @@ class Matcher:
         finished: nothing but the end may come.
     """
 
-    def __init__(self, compiled: "LLMatcher", num_bytes: int, ends: bytes, wait: "_Mark | None") -> None:
+    def __init__(
+        self,
+        compiled: "LLMatcher",
+        num_bytes: int,
+        ends: bytes,
+        wait: "_Mark | None" = None,
+        opening: int | None = None,
+    ) -> None:
         self.allowed = b""
         self.finished = False
         self._compiled = compiled
         self._num_bytes = num_bytes
         self._ends = ends
         self._wait = wait
+        self._opening = opening  # a first token that the form need not allow: only after it, it waits
         self._look()
 
     def accept(self, token_id: int) -> None:
@@ -54,6 +62,9 @@ class Matcher:
         """
         if self.finished:
             return  # an end, where ends are no reason to stop
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            self._wait, self.allowed = self._wait if token_id == opening else None, b""
         if self._wait is None:
             self._compiled.consume_token(token_id)
         elif self._wait.completed_by(token_id):
@@ -62,7 +73,7 @@ class Matcher:
 
     def _look(self) -> None:
         compiled = self._compiled
-        if self._wait is not None:  # anything but an end, as nothing of the form is there
+        if self._wait is not None and self._opening is None:  # anything but an end, as nothing of the form is there
             self.allowed = bytes(255 ^ byte for byte in self._ends) if not self.allowed else self.allowed
             return
         if not compiled.is_stopped():
@@ -71,6 +82,8 @@ class Matcher:
             raise RequestError(f"the answer can not be held to its form: {_reason(compiled.get_error())}")
         if compiled.is_stopped():
             self.finished, self.allowed = True, self._ends
+        if self._opening is not None and not self.finished:
+            self.allowed = with_id(self.allowed, self._opening)
 
 
 class _Mark:
@@ -114,10 +127,20 @@ class GrammarCompiler:
             if compiled.try_consume_tokens(tokens) < len(tokens) or compiled.is_error():
                 raise RequestError(
                     f"the answer begins with “{quote(form.begun, 40)}”, which does not fit {quote(str(form))}",
+                    fix="leave out the form, or have the answer begin anew",
                     param=form.kind,
                 )
-        wait = _Mark(self._tokenizer, form.after) if form.after and not form.begun else None
-        return Matcher(compiled, (self._vocab_size + 7) // 8, self._ends, wait)
+        wait, opening = None, None
+        if form.after and not form.begun:
+            opening = self._one_id(form.opening) if form.opening else None
+            if opening is not None or not form.opening:
+                wait = _Mark(self._tokenizer, form.after)
+        return Matcher(compiled, (self._vocab_size + 7) // 8, self._ends, wait, opening)
+
+    def _one_id(self, mark: str) -> int | None:
+        """The id of a mark that is one token."""
+        ids = self._tokenizer.encode(mark.strip(), add_special_tokens=False)
+        return ids[0] if len(ids) == 1 and ids[0] < self._vocab_size else None
 
     def _compiled(self, form: StructuredOutput) -> "LLMatcher":
         key = (form.kind, form.text)
@@ -176,6 +199,13 @@ def _limits() -> "LLParserLimits":
     from llguidance import LLParserLimits
 
     return LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
+
+
+def with_id(allowed: bytes, token_id: int) -> bytes:
+    """A mask with one more token in it."""
+    bits = bytearray(allowed)
+    bits[token_id // 8] |= 1 << token_id % 8
+    return bytes(bits)
 
 
 def without(allowed: bytes, banned_ids: Collection[int]) -> bytes:

@@ -250,12 +250,13 @@ class LocalBackend:
         return self._thread.run(job)
 
     def _placed(self, form: StructuredOutput, prompt: FittedPrompt) -> StructuredOutput:
-        """The form with what stands in its answer already, and behind the reasoning that the prompt has opened."""
+        """The form with what stands in its answer already, and behind the reasoning that comes first."""
         if prompt.chat.continues:
             return replace(form, begun=prompt.chat.messages[-1]["content"])
+        marks = self._engine.tokenizer.reasoning
         if self._opens_reasoning(prompt):
-            return form.behind(self._engine.tokenizer.reasoning.closing)
-        return form
+            return form.behind(marks.closing)
+        return form.behind_any(marks.opening, marks.closing)
 
     def describe(self) -> list[tuple[str, str]]:
         """Rows of label and value: the model, how it runs, and the prefix cache."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmcli.config import EngineConfig, Substitutes
 from llmcli.hub.models import BUNDLED_NAME, LocalModel, resolve_model
+from llmcli.structured import StructuredOutput
 from llmcli.ui.backend import load_backend
 from llmcli.ui.loading import Loader
 from llmcli.ui.notes import Notes
 from llmcli.ui.parameters import Parameters
-from llmcli.ui.remote.backend import RemoteBackend, choose_model
+from llmcli.ui.remote.backend import RemoteBackend, choose_model, told_form
 from llmcli.ui.remote.server import Server
 from llmcli.ui.waiting import ModelName, Waiting
 
@@ -42,6 +43,10 @@ class Models(Protocol):
         Raises:
             LLMCliError: it can not be had.
         """
+        ...
+
+    def check_form(self, form: StructuredOutput) -> None:
+        """Raise a RequestError if answers can not be held to a form here."""
         ...
 
 
@@ -109,6 +114,13 @@ def _name_again(model: LocalModel) -> str:
     return str(Path(model.path).resolve()) if model.source == "folder" else model.name
 
 
+    def check_form(self, form: StructuredOutput) -> None:
+        """Compile it."""
+        from llmcli.text.grammar import check_form  # not for every chat
+
+        check_form(form)
+
+
 class RemoteModels:
     """The models of one server."""
 
@@ -139,3 +151,7 @@ class RemoteModels:
             verbose=self._verbose,
             model=ModelName(backend.name, None, self._server.url),
         )
+
+    def check_form(self, form: StructuredOutput) -> None:
+        """See whether there are words for it."""
+        told_form(form)

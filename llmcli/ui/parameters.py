@@ -13,7 +13,6 @@ from llmcli.errors import RequestError, quote
 from llmcli.nearest import did_you_mean
 from llmcli.sampling import SamplingParams
 from llmcli.structured import StructuredOutput
-from llmcli.text.grammar import check_form
 
 BUILT_IN = "built-in"
 MODEL = "model's generation_config.json"
@@ -83,6 +82,7 @@ FIXED_AT_START: Mapping[str, str] = {
 
 UNSET_WORDS = ("default", "none")
 FORM = "structured"  # set by commands of its own
+SHOWN = {FORM: "form"}  # as people know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +101,26 @@ class Parameters:
         flags: sampling fields given on the command line, in the environment or in a file; None values are as if not
             given.
         origins: where each of those comes from; FLAG for one that is not in it.
+        of_defaults: where the defaults below them come from.
     """
 
     def __init__(
-        self, flags: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
+        self,
+        flags: Mapping[str, Any] | None = None,
+        origins: Mapping[str, str] | None = None,
+        of_defaults: str = MODEL,
     ) -> None:
         self.flags = {name: value for name, value in (flags or {}).items() if value is not None}
         self.session: dict[str, Any] = {}
         self._origins = dict(origins or {})
+        self._of_defaults = of_defaults
         SamplingParams(**self.flags)  # an error in a flag is said before a model is loaded
+
+    def fill(self, defaults: Mapping[str, Any]) -> None:
+        """Have defaults sent with every request, to a server that can not be told them otherwise."""
+        for name, value in defaults.items():
+            if name not in self.flags:
+                self.flags[name], self._origins[name] = value, self._of_defaults
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -141,13 +152,7 @@ class Parameters:
         return form if isinstance(form, StructuredOutput) else None
 
     def set_form(self, form: StructuredOutput | None) -> None:
-        """Hold answers to a form for the session; None takes back what a flag asks for, too.
-
-        Raises:
-            RequestError: no model can follow it.
-        """
-        if form is not None:
-            check_form(form)
+        """Hold answers to a form for the session; None takes back what a flag asks for, too."""
         self.session[FORM] = form
         if form is None and FORM not in self.flags:
             del self.session[FORM]
@@ -188,12 +193,12 @@ class Parameters:
         layers: tuple[tuple[Mapping[str, Any], Mapping[str, str], str], ...] = (
             (self.session, {}, SESSION),
             (self.flags, self._origins, FLAG),
-            (model_defaults or {}, {}, MODEL),
+            (model_defaults or {}, {}, self._of_defaults),
         )
         return [
             next(
                 (
-                    ParameterValue(name, layer[name], told.get(name, origin))
+                    ParameterValue(SHOWN.get(name, name), layer[name], told.get(name, origin))
                     for layer, told, origin in layers
                     if name in layer
                 ),

@@ -96,7 +96,7 @@ def sampling_rows(parameters: Parameters, defaults: Mapping[str, Any] | None) ->
         (value.name, f"{show_value(value.value)} ({value.origin})") for value in parameters.in_force(defaults)
     ]
     if defaults is not None and not defaults:
-        rows.insert(0, ("sampling defaults", "no generation_config.json gives any"))
+        rows.insert(0, ("sampling defaults", "none of the model's own"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Reads a text file that goes into a prompt, and refuses what is no text. Used by `--file` and `/read`."""
+"""Reads a text file that goes into a prompt or describes a form, and refuses what is no text."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ def read_text(name: str) -> str:
             raise UsageError(f"{quote(name)} is a folder", fix="name a file in it")
         if status.st_size > MAX_BYTES:
             raise UsageError(
-                f"{quote(name)} has {status.st_size:,} bytes, a text in a prompt has at most {MAX_BYTES:,}"
+                f"{quote(name)} has {status.st_size:,} bytes, at most {MAX_BYTES:,} are read"
             )
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)

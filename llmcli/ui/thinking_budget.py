@@ -105,6 +105,9 @@ class BudgetedStream:
         except RequestError:  # the context is full
             stream = None
         if stream is None:
+            most = self._params.max_tokens
+            if stats is not None and most is not None:
+                stats = replace(stats, num_output_tokens=min(len(added), most))
             yield TokenEvent(first.request_id, 0, "", (), finish_reason="length", stats=stats)
             return
         self._stream = stream
@@ -121,7 +124,7 @@ def _less(params: SamplingParams, num_tokens: int) -> SamplingParams | None:
     form = params.structured
     return replace(
         params,
-        structured=None if form is None else form.behind(""),  # the mark that it waited for is in the prompt now
+        structured=None if form is None else form.at_once(),  # the mark that it waited for is in the prompt now
         max_tokens=None if params.max_tokens is None else params.max_tokens - num_tokens,
         min_tokens=max(0, params.min_tokens - num_tokens),
     )

@@ -12,6 +12,7 @@ import typer
 
 from llmcli.cli.app import main
 from llmcli.cli.command import Settings
+from llmcli.cli.form_options import FormOptions
 from llmcli.cli.groups import Place
 from llmcli.cli.options import EngineOptions, Json, ModelArgument, ModelOptions, SamplingOptions, System
 from llmcli.errors import GatedModelError
@@ -30,11 +31,13 @@ def show(
     as_json: Json = False,
     options: ModelOptions,
     engine: EngineOptions,
+    forms: FormOptions,
     sampling: SamplingOptions,
     settings: Settings,
 ) -> None:
     """Print what was understood."""
     shown = {"model": model, "system": system, "json": as_json, "model_options": asdict(options)}
+    forms.form(settings.origins)
     shown |= {"origins": dict(settings.origins), "default_model": settings.model}
     typer.echo(json.dumps(shown | {"engine": asdict(engine.config()), "sampling": sampling.overrides()}))
 

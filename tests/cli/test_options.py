@@ -9,8 +9,10 @@ import pytest
 
 from llmcli import StructuredOutput
 from llmcli.cli.app import run_command_line
+from llmcli.cli.form_options import FormOptions
 from llmcli.cli.options import HIDDEN_ALIASES, EngineOptions, SamplingOptions
 from llmcli.config import EngineConfig
+from llmcli.errors import UsageError
 from tests.cli.probe_commands import TABLE
 
 Understood = Callable[..., dict]
@@ -205,7 +207,7 @@ def test_the_form_of_an_answer_is_an_option(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "person.json").write_text(PERSON + "\n")
     (tmp_path / "yes.gbnf").write_text('root ::= "yes"\n')
-    assert SamplingOptions(**options).overrides() == {"structured": form}
+    assert FormOptions(**options).form({}) == form
 
 
 @pytest.mark.parametrize(
@@ -213,12 +215,13 @@ def test_the_form_of_an_answer_is_an_option(
     [
         (["--json-schema", "{"], ["--json-schema is not JSON: column 2"]),
         (["-j", '{"type": "thing"}'], ["--json-schema can not be used", "thing", "at /type in the schema"]),
-        (["-jf", "none.json"], ["none.json can not be read", "a schema begins with {"]),
+        (["-jf", "none.json"], ["--json-schema none.json can not be read", "a schema begins with {"]),
         (["--regex", "a(b"], ["--regex can not be used: unclosed group", "at character 2 of a(b"]),
         (["--regex", ""], ["--regex is empty"]),
+        (["--json-schema", ""], ["--json-schema is empty"]),
         (["--choice", ""], ["--choice must be a list of texts"]),
-        (["--choice", "a", "--regex", "a"], ["--regex and --choice are both given: an answer has one form"]),
-        (["--grammar", "none.gbnf"], ["none.gbnf can not be read"]),
+        (["--choice", "a", "--regex", "a"], ["--regex and --choice are both given: an answer has one form", "keep one of them"]),
+        (["--grammar", "none.gbnf"], ["--grammar none.gbnf can not be read"]),
         (["--grammar", "root ::= ("], ["--grammar is no GBNF"]),
     ],
     ids=str,
@@ -233,3 +236,45 @@ def test_a_wrong_form_is_refused_with_its_option_before_a_model_is_read(
     monkeypatch.chdir(tmp_path)
     message = refused(*args)
     assert [part for part in parts if part not in message] == []
+
+
+FILE, VARIABLE = "~/.config/llmcli/config.toml [defaults]", "environment variable LLMCLI_REGEX"
+
+
+@pytest.mark.parametrize(
+    ("origins", "chosen"),
+    [
+        ({"regex": FILE}, "json_schema"),
+        ({"regex": VARIABLE}, "json_schema"),
+        ({"regex": VARIABLE, "json_schema": FILE}, "regex"),
+        ({"json_schema": FILE}, "regex"),
+    ],
+)
+def test_of_two_forms_a_flag_goes_before_the_environment_and_that_before_a_file(
+    origins: dict[str, str], chosen: str
+) -> None:
+    assert FormOptions(json_schema="{}", regex="a").chosen(origins) == chosen
+
+
+def test_two_forms_of_files_are_told_with_where_they_come_from() -> None:
+    with pytest.raises(UsageError, match="--json-schema and --regex are both given") as error:
+        FormOptions(json_schema="{}", regex="a").form({"regex": FILE, "json_schema": FILE})
+    assert error.value.why == f"--json-schema comes from {FILE}\n--regex comes from {FILE}"
+
+
+def test_a_flag_replaces_the_form_of_the_environment_and_a_wrong_one_there_is_told_with_its_variable(
+    run_llmcli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCLI_REGEX", "[0-9]{3}")
+    done = run_llmcli("chat", "hi", "--choice", "left", "--choice", "right")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("left", "right")
+    done = run_llmcli("chat", "-i", input="/set\n")
+    assert "form" in done.stderr
+    assert "regex [0-9]{3} (environment variable LLMCLI_REGEX)" in done.stderr
+    monkeypatch.setenv("LLMCLI_REGEX", "a(b")
+    done = run_llmcli("chat", "hi")
+    assert done.returncode == 2
+    assert "--regex can not be used: unclosed group" in done.stderr
+    assert "at character 2 of a(b" in done.stderr
+    assert "the value comes from the environment variable LLMCLI_REGEX" in done.stderr

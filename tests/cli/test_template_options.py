@@ -17,7 +17,7 @@ SHOUT = "{{ shout }}{% for message in messages %}|{{ message.content }}{% endfor
 def refusal(**options: str) -> str:
     given = TemplateOptions(**options)
     with pytest.raises(UsageError) as raised:
-        _ = given.substitutes(), given.defaults()
+        given.substitutes()
     return str(raised.value)
 
 
@@ -30,8 +30,7 @@ def template(tmp_path: Path) -> Path:
 
 def test_nothing_is_put_in_place_of_the_models_files_unless_asked() -> None:
     given = TemplateOptions().substitutes()
-    assert (given.chat_template, given.template_kwargs, given.own_defaults) == (None, {}, True)
-    assert TemplateOptions().defaults() == {}
+    assert (given.chat_template, given.template_kwargs, given.generation_defaults) == (None, {}, None)
 
 
 def test_a_template_is_taken_as_it_is(template: Path) -> None:
@@ -58,7 +57,7 @@ def test_a_template_that_is_none_is_told_before_a_model_is_looked_for(
 
 
 @pytest.mark.parametrize("option", ["chat_template", "generation_config"])
-@pytest.mark.parametrize("name", ["missing", ".", "/dev/null", "nul\0"])
+@pytest.mark.parametrize("name", ["missing", ".", "nul\0"])
 def test_what_is_no_file_is_told_by_the_option(option: str, name: str) -> None:
     message = refusal(**{option: name})
     assert message.startswith(f"--{option.replace('_', '-')} ")
@@ -97,10 +96,9 @@ def test_sampling_defaults_that_can_not_be_are_told(tmp_path: Path, content: str
 def test_sampling_defaults_come_from_the_file_and_not_from_the_model(tmp_path: Path) -> None:
     path = tmp_path / "defaults.json"
     path.write_text('{"top_p": 0.5, "max_new_tokens": 7, "do_sample": false, "eos_token_id": 2}')
-    given = TemplateOptions(generation_config=str(path))
-    assert given.defaults() == {"top_p": 0.5, "max_tokens": 7, "temperature": 0.0}
-    assert not given.substitutes().own_defaults
-    assert not TemplateOptions(generation_config="none").substitutes().own_defaults
+    given = TemplateOptions(generation_config=str(path)).substitutes()
+    assert given.generation_defaults == {"top_p": 0.5, "max_tokens": 7, "temperature": 0.0}
+    assert TemplateOptions(generation_config="none").substitutes().generation_defaults == {}
 
 
 def test_a_chat_is_laid_out_with_the_template_and_its_variables(
@@ -164,6 +162,31 @@ def test_a_server_keeps_its_own(
     done = run_llmcli("chat", "hi", "--url", "http://127.0.0.1:9/v1", *given)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_what_a_file_says_of_the_models_here_is_nothing_to_a_server_or_to_raw_prompts(
+    template: Path, run_llmcli: RunProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCLI_CHAT_TEMPLATE", str(template))
+    monkeypatch.setenv("LLMCLI_GENERATION_CONFIG", "none")
+    done = run_llmcli("chat", "hi", "--url", "http://127.0.0.1:9/v1")
+    assert "127.0.0.1:9" in done.stderr
+    assert "can not be used with --url" not in done.stderr
+    monkeypatch.delenv("LLMCLI_CHAT_TEMPLATE")
+    done = run_llmcli("run", "--prompt", "hi", "--raw", "-n", "1", "--chat-template-kwargs", "{}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_defaults_of_a_file_are_not_kept_with_a_chat(tmp_path: Path, run_llmcli: RunProgram) -> None:
+    for name, value in (("a.json", 0.25), ("b.json", 0.75)):
+        (tmp_path / name).write_text(json.dumps({"temperature": value, "max_new_tokens": 2}))
+    first = run_llmcli("chat", "-i", "--generation-config", str(tmp_path / "a.json"), input="hi\n")
+    assert first.returncode == 0, first.stderr
+    again = run_llmcli(
+        "chat", "-i", "--continue", "--generation-config", str(tmp_path / "b.json"), input="/set\n"
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"0.75 ({tmp_path / 'b.json'})" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a captured graph is given: how many rows, which numbers, whose blocks; and that it changes no answer."""
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from llmcli.runtime.decode_graphs import (
     BUCKETS,
     RowNumbers,
+    Run,
     TableRows,
     buckets_up_to,
     is_decode,
@@ -22,6 +25,7 @@ from llmcli.runtime.runner import Runner
 from llmcli.runtime.sampler import uniform
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.step import UNKNOWN, SampledToken, SampleSpec, SequenceSlice, Step
+from llmcli_kernels import AttentionBatch
 from tests.tiny_models import GREEDY, awq_checkpoints, base_config, load_runner
 
 DRAWN = SampleSpec(
@@ -177,6 +181,41 @@ def test_graphs_draw_what_single_operations_draw(folder: Path, special: bool) ->
         assert tokens_of(make(folder, graphs=True), special=special, late=late, count=4) == expected
     if special:
         assert all(tokens[3].token_id % 2 for tokens in expected)
+
+
+def test_what_a_graph_reads_outlives_the_function_that_was_captured(folder: Path) -> None:
+    runner = make(folder, graphs=True)
+    assert runner._graphs is not None
+    read: list[weakref.ref[Any]] = []
+
+    def capture(run: Run) -> Run:
+        output = run()
+        cells = [cell.cell_contents for cell in run.__closure__ or ()]
+        read.extend(weakref.ref(one) for one in cells if isinstance(one, Tensor | AttentionBatch))
+        return lambda: output
+
+    runner._graphs._capture = capture
+    runner.run(Step((SequenceSlice(0, 0, (9,), (0,), GREEDY),)))
+    assert read
+    assert all(one() is not None for one in read)
+
+
+def test_a_token_may_come_from_a_step_of_more_rows_than_any_graph_has(folder: Path) -> None:
+    drawn = []
+    for late in (False, True):
+        runner = load_runner(
+            folder,
+            "triton",
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            graphs=True,
+            **OPTIONS | {"max_num_seqs": 300, "max_num_batched_tokens": 300},
+        )
+        assert runner._graphs is not None
+        runner._graphs._buckets = (1,)  # the others take long in the interpreter
+        runner._last = LastDrawn(torch.arange(300, device=runner.device) % 290, {0: 299})
+        part = SequenceSlice(0, 0, (UNKNOWN if late else 299 % 290,), (0,), GREEDY, late)
+        drawn.append(runner.run(Step((part,))).tokens)
+    assert drawn[0] == drawn[1]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,9 +218,9 @@ def test_a_mask_is_a_ban_of_all_other_ids_and_touches_no_other_row(kernels: str)
     for mask in masks.values():
         mask[11] = True  # never empty
     plain = [spec(seed=i, temperature=1.3, top_p=0.9, top_k=7, logprobs=2) for i in range(6)]
-    masked = [replace(one, allowed=packed(masks[i]) if i in masks else None) for i, one in enumerate(plain)]
+    masked = [one._replace(allowed=packed(masks[i]) if i in masks else None) for i, one in enumerate(plain)]
     bans = {i: tuple((~mask).nonzero().flatten().tolist()) for i, mask in masks.items()}
-    banned = [replace(one, banned_ids=bans.get(i, ())) for i, one in enumerate(plain)]
+    banned = [one._replace(banned_ids=bans.get(i, ())) for i, one in enumerate(plain)]
     kernel_set = select("cpu", kernels)
     given = sample(rows.clone(), masked, range(6), kernel_set)
     assert given == sample(rows.clone(), banned, range(6), kernel_set)
@@ -241,11 +240,11 @@ def test_a_mask_of_one_id_draws_it_with_every_parameter(kernels: str) -> None:
     for token_id in range(VOCAB):
         mask = packed(torch.arange(VOCAB) == token_id)
         for more in ({"temperature": 0}, {"top_k": 1}, {"top_p": 0.01}, {"min_p": 1.0}, {"temperature": 2.0}):
-            one = replace(spec(**more), allowed=mask)
+            one = spec(**more)._replace(allowed=mask)
             assert draw(logits(1)[0], one, kernels) == SampledToken(7, token_id)
 
 
 def test_a_mask_hides_no_broken_logits() -> None:
     row = logits(1)[0]
     row[3] = math.nan
-    assert not draw(row, replace(spec(), allowed=packed(torch.arange(VOCAB) == 5))).finite
+    assert not draw(row, spec()._replace(allowed=packed(torch.arange(VOCAB) == 5))).finite

@@ -36,6 +36,49 @@ def compiler(tokenizer: Tokenizer) -> GrammarCompiler:
     return GrammarCompiler(tokenizer, MODEL_VOCAB, {END, OTHER_END})
 
 
+def reasoning_tokenizer(folder: Path) -> Tokenizer:
+    """One whose <think> and </think> are a token each."""
+    write_tokenizer(folder, VOCAB)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for place, mark in enumerate(("<think>", "</think>")):
+        content["added_tokens"].append(
+            {"id": VOCAB + place, "content": mark, "special": False, "normalized": False}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+        )
+    file.write_text(json.dumps(content))
+    return load_tokenizer(folder)
+
+
+def test_reasoning_may_come_first_where_the_model_opens_it(tmp_path: Path) -> None:
+    tokenizer = reasoning_tokenizer(tmp_path)
+    compiler = GrammarCompiler(tokenizer, MODEL_VOCAB, {END, OTHER_END})
+    form = StructuredOutput.regex("[ab]{2}").behind_any("<think>", "</think>")
+    letters = {tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ab"}
+    thinks = compiler.matcher(form)
+    assert ids(thinks.allowed) == letters | {VOCAB}
+    thinks.accept(VOCAB)
+    free = ids(thinks.allowed)
+    assert free.isdisjoint({END, OTHER_END})
+    assert {7, 200, VOCAB + 1} <= free
+    for token in (7, 200, VOCAB, VOCAB + 1):
+        thinks.accept(token)
+    assert ids(thinks.allowed) == letters
+    answers = compiler.matcher(form)
+    answers.accept(min(letters))
+    assert ids(answers.allowed) == letters  # it has begun, and may not think any more
+
+
+def test_where_the_mark_is_several_tokens_the_form_begins_at_once(
+    compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    form = StructuredOutput.regex("[ab]{2}")
+    either = compiler.matcher(form.behind_any("<think>", "</think>"))
+    assert ids(either.allowed) == ids(compiler.matcher(form).allowed)
+    either.accept(min(ids(either.allowed)))
+    assert not either.finished
+
+
 def ids(mask: bytes) -> set[int]:
     return {8 * place + bit for place, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1}
 

@@ -17,6 +17,8 @@ from llmcli.errors import DoesNotFitError, ModelNotFoundError, RequestError
 from llmcli.hub.models import LocalModel
 from llmcli.outputs import Logprob, RequestStats, TokenEvent, TokenLogprobs
 from llmcli.sampling import SamplingParams
+from llmcli.structured import StructuredOutput
+from llmcli.text.grammar import check_form
 from llmcli.text.reasoning import THINK
 from llmcli.ui.backend import LocalBackend
 from llmcli.ui.conversation import Conversation
@@ -187,6 +189,9 @@ class FakeModels:
         if name not in self._engines:
             raise ModelNotFoundError(f"no model {name}")
         return self._chat.waiting(str(name), self._engines[name])
+
+    def check_form(self, form: StructuredOutput) -> None:
+        check_form(form)
 
 
 class Chat:

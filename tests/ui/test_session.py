@@ -185,7 +185,7 @@ def test_verbose_tells_the_plan_and_the_origins_once() -> None:
     run(chat, "hi", "again")
     assert chat.notes.count("weights 1.0 MiB") == 1
     assert "0.5 (flag)" in chat.notes
-    assert "no generation_config.json gives any" in chat.notes
+    assert "none of the model's own" in chat.notes
 
 
 def answers(chat: Chat) -> list[str | None]:

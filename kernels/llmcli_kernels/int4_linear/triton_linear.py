@@ -57,6 +57,7 @@ class TritonInt4Linear:
         self._num_sms = gpu.num_sms
         self._unpack = unpack_for(gpu) if unpack is None else unpack
         self._panel: Tensor | None = None
+        self._largest = 0  # bytes that a panel of any matrix may need: one that a captured graph reads must stay
 
     @property
     def panel_bytes(self) -> int:
@@ -66,7 +67,10 @@ class TritonInt4Linear:
     def pack_int4(self, weight: Int4Matrix, dtype: torch.dtype) -> TiledInt4 | Int4Weight:
         """Tiles, for every dtype; the weight itself where K or the groups do not fill tiles."""
         plain = weight.plain()
-        return to_tiles(plain) if fits_tiles(plain) else plain
+        if not fits_tiles(plain):
+            return plain
+        self._largest = max(self._largest, _panel_rows(plain.N, plain.K, dtype) * plain.K * dtype.itemsize)
+        return to_tiles(plain)
 
     def __call__(self, x: Tensor, packed: TiledInt4 | Int4Weight, bias: Tensor | None) -> LinearOutput:
         rows = x.contiguous()
@@ -134,11 +138,12 @@ class TritonInt4Linear:
 
     def _room_for_panel(self, x: Tensor, packed: TiledInt4) -> Tensor:
         """Memory of x.dtype for whole rows of tiles, kept for the next call."""
-        size = _panel_rows(packed.N, packed.K, x.dtype) * packed.K
-        if self._panel is None or self._panel.nbytes < size * x.element_size():
+        num_bytes = _panel_rows(packed.N, packed.K, x.dtype) * packed.K * x.element_size()
+        wanted = max(self._largest, num_bytes)
+        if self._panel is None or self._panel.nbytes < wanted:
             self._panel = None
-            self._panel = torch.empty(size * x.element_size(), dtype=torch.uint8, device=x.device)
-        return self._panel[: size * x.element_size()].view(x.dtype)
+            self._panel = torch.empty(wanted, dtype=torch.uint8, device=x.device)
+        return self._panel[:num_bytes].view(x.dtype)
 
 
 def num_shares(blocks: int, num_tiles: int, programs: int) -> int:

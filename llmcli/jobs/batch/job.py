@@ -217,8 +217,8 @@ class BatchRun:
             if params.seed is None and not params.greedy:
                 params = params.replace(seed=self._random.randint(0, MAX_SEED))
             prompt_ids = self._encoder.encode(request)
-            if params.structured and (marks := self._encoder.opened_reasoning(request, prompt_ids)):
-                params = params.replace(structured=params.structured.behind(marks.closing))
+            if params.structured is not None:
+                params = params.replace(structured=self._encoder.placed(params.structured, request, prompt_ids))
         except LLMCliError as error:
             self._refuse(place, request, error, counts)
         else:

@@ -51,9 +51,12 @@ def model_settings(
     from llmcli.text.tokenizer_files import read_config, read_template_source
 
     spec, substitutes = read_model_spec(model.path), substitutes or Substitutes()
-    defaults = read_generation_config(model.path, spec)[0] if substitutes.own_defaults else {}
+    defaults = substitutes.generation_defaults
+    if defaults is None:
+        defaults = read_generation_config(model.path, spec)[0]
     template = substitutes.chat_template or read_template_source(model.path, read_config(model.path))
-    params = dataclasses.asdict(SamplingParams(**{**defaults, **sampling}))
+    params = SamplingParams(**{**defaults, **sampling})
+    form = params.structured
     return {
         "llmcli": __version__,
         "model": model.name,
@@ -63,7 +66,7 @@ def model_settings(
         "chat_template": None if template is None else sha256(repr(template).encode()).hexdigest()[:16],
         "chat_template_kwargs": dict(substitutes.template_kwargs) or None,
         **{name: getattr(config, name) for name in _ENGINE_FIELDS},
-        "sampling": params,
+        "sampling": dataclasses.asdict(params) | {"structured": None if form is None else f"{form.kind} {form.text}"},
     }
 
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from llmcli.errors import RequestError, UsageError
 from llmcli.jobs.batch.requests import BatchRequest, Message
-from llmcli.text.reasoning import ReasoningMarks, ReasoningSplitter
+from llmcli.structured import StructuredOutput
+from llmcli.text.reasoning import ReasoningSplitter
 
 MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
 
@@ -95,16 +96,23 @@ class PromptEncoder:
         """What tells reasoning from answer, for each of `count` choices; none for a raw prompt."""
         if not self._is_chat(request):
             return []
-        inside = self.opened_reasoning(request, prompt_ids) is not None
+        inside = self._opens_reasoning(prompt_ids)
         return [ReasoningSplitter(self._tokenizer.reasoning, inside=inside) for _ in range(count)]
 
-    def opened_reasoning(self, request: BatchRequest, prompt_ids: Sequence[int]) -> ReasoningMarks | None:
-        """The marks of the reasoning that a prompt ends with the opening of; None where the answer comes at once."""
+    def placed(
+        self, form: StructuredOutput, request: BatchRequest, prompt_ids: Sequence[int]
+    ) -> StructuredOutput:
+        """The form of a request's answer, behind the reasoning that comes first in a chat."""
         if not self._is_chat(request):
-            return None
+            return form
         marks = self._tokenizer.reasoning
+        if self._opens_reasoning(prompt_ids):
+            return form.behind(marks.closing)
+        return form.behind_any(marks.opening, marks.closing)
+
+    def _opens_reasoning(self, prompt_ids: Sequence[int]) -> bool:
         end = self._tokenizer.decode(prompt_ids[-MARK_TOKENS:], skip_special_tokens=False)
-        return marks if marks.open_at_end(end) else None
+        return self._tokenizer.reasoning.open_at_end(end)
 
     def _is_chat(self, request: BatchRequest) -> bool:
         """Whether a request goes through the chat template."""

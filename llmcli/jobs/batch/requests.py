@@ -402,7 +402,11 @@ def _sampling(value: Mapping[str, Any], rules: LineRules) -> Mapping[str, Any]:
             raise RequestError(f"{name} is given twice, under two names", param=name)
         fields[name] = value[key]
     if has_form and any(value.get(key) is not None for key in FORM_FIELDS):
-        form = read_form(value)
+        try:
+            form = read_form(value)
+        except RequestError as error:
+            fix = error.fix or 'a label of your own goes under "meta"'
+            raise RequestError(error.what, why=error.why, fix=fix, param=error.param) from None
         if form is not None or "structured" in rules.sampling:  # "text" takes the flag's form back
             fields["structured"] = form
     if fields:

@@ -33,6 +33,8 @@ TOLD = (
     "max_num_seqs",
     "max_num_batched_tokens",
     "prefix_caching",
+    "async_scheduling",
+    "cuda_graphs",
 )
 MEMORY_SLACK = 0.02  # the same machine reports a little more or less after an update of its system
 

@@ -55,7 +55,7 @@ def show(state: ChatState, argument: str) -> Outcome:
     elif backend.generation_defaults:
         state.notes.table([(k, show_value(v)) for k, v in backend.generation_defaults.items()])
     else:
-        state.notes.say(f"{quote(backend.name)} brings no sampling defaults")
+        state.notes.say(f"{quote(backend.name)} has no sampling defaults of its own")
     return Outcome.GO_ON
 
 

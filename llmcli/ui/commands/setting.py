@@ -142,7 +142,10 @@ def regex_form(state: ChatState, argument: str) -> Outcome:
 
 def _set_form(state: ChatState, argument: str, read: Callable[[str], StructuredOutput]) -> Outcome:
     if argument:
-        state.parameters.set_form(None if argument.lower() == "off" else read(argument))
+        wanted = None if argument.lower() == "off" else read(argument)
+        if wanted is not None:
+            state.models.check_form(wanted)
+        state.parameters.set_form(wanted)
     form = state.parameters.form
     state.notes.dim(f"answers: {'any text' if form is None else form}")
     return Outcome.GO_ON

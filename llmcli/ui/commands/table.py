@@ -100,6 +100,8 @@ def complete(text: str) -> Iterator[tuple[str, str, int]]:
                 if f"/{name}".startswith(head):
                     yield f"/{name}", command.summary, len(head)
     elif head in ("/read", "/file", "/json"):
+        if head == "/json" and "off".startswith(word):
+            yield "off", "", len(word)
         yield from ((path, "", len(word)) for path in _paths(word))
     elif " " not in word:
         yield from ((choice, "", len(word)) for choice in _choices(head) if choice.startswith(word))

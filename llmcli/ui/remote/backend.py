@@ -67,7 +67,7 @@ class RemoteBackend:
     @property
     def can_limit_thinking(self) -> bool:
         """Whether the server is one of those that have a field for it."""
-        return self._model.get("owned_by") in BUDGET_FIELDS
+        return str(self._model.get("owned_by")) in BUDGET_FIELDS
 
     def params(self, overrides: Mapping[str, Any]) -> SamplingParams:
         """What is set, over built-in values that only stand for the server's own."""
@@ -93,7 +93,7 @@ class RemoteBackend:
         }
         for name, value in overrides.items():
             if isinstance(value, StructuredOutput):
-                body["response_format"] = _response_format(value)
+                body["response_format"] = told_form(value)
             elif value is not None:
                 body[name] = list(value) if isinstance(value, tuple) else value
         if "logprobs" in body:
@@ -141,8 +141,8 @@ class RemoteBackend:
         """Nothing is held between answers."""
 
 
-def _response_format(form: StructuredOutput) -> dict[str, Any]:
-    """The form of the answer in OpenAI's words.
+def told_form(form: StructuredOutput) -> dict[str, Any]:
+    """The form of an answer as a server is told it, in OpenAI's words.
 
     Raises:
         RequestError: it has none.

@@ -205,6 +205,9 @@ def read_setup(record: Mapping[str, Any]) -> ChatSetup:
     for name, value in values.items():
         if not isinstance(value, kinds[name]):
             raise ValueError(f"{name} must not be {quote(value, 40)}")
+    budget = values.get("thinking_budget")
+    if budget is not None and (budget is True or budget < 1):
+        raise ValueError(f"thinking_budget must not be {budget}")
     if "model" not in values:
         raise ValueError("names no model")
     return ChatSetup(**values)

@@ -89,7 +89,7 @@ def test_the_settings_of_a_model_change_with_all_that_its_answers_depend_on(tmp_
 def test_what_stands_in_for_a_models_files_is_told_of_too() -> None:
     model, config = bundled_model(), EngineConfig()
     before = model_settings(model, config, {})
-    given = Substitutes(chat_template="{{ x }}", template_kwargs={"x": 1}, own_defaults=False)
+    given = Substitutes(chat_template="{{ x }}", template_kwargs={"x": 1}, generation_defaults={})
     changed = differences(before, model_settings(model, config, {}, given))
     assert {line.partition(" ")[0] for line in changed} == {
         "chat_template",

@@ -221,11 +221,11 @@ def test_json_and_regex_hold_the_next_answers_to_a_form(chat: Chat, tmp_path: Pa
 
 def test_status_and_set_show_the_form_when_there_is_one(chat: Chat) -> None:
     run(chat, "/status")
-    assert "structured" not in chat.notes
+    assert "form " not in chat.notes
     run(chat, "/regex [a-z]+")
     run(chat, "/status")
     run(chat, "/set")
-    assert len(re.findall(r"structured +regex \[a-z\]\+ \(session\)", chat.notes)) == 2
+    assert len(re.findall(r"form +regex \[a-z\]\+ \(session\)", chat.notes)) == 2
 
 
 def test_off_takes_the_form_of_a_flag_back() -> None:

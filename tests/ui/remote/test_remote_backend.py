@@ -139,6 +139,12 @@ def test_a_json_schema_is_sent_as_openai_names_it(fake: FakeServer) -> None:
     assert not any("structured" in body for body in fake.bodies)
 
 
+def test_a_form_that_servers_are_not_told_is_refused_when_it_is_set(fake: FakeServer) -> None:
+    _, notes, _ = talk(fake, "/regex [a-z]", "hi")
+    assert "told JSON schemas only, not regex [a-z]" in notes
+    assert "response_format" not in fake.bodies[0]
+
+
 def test_a_form_that_servers_are_not_told_is_refused(fake: FakeServer) -> None:
     with pytest.raises(RequestError, match=r"told JSON schemas only, not regex \[a-z\]"):
         ask(fake, answer("x"), structured=StructuredOutput.regex("[a-z]"))
