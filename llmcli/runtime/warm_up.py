@@ -8,6 +8,7 @@ Knows which shapes a plan allows; not which kernels they lead to. Used by `engin
 from collections.abc import Iterator
 
 from llmcli.config import ResolvedConfig
+from llmcli.runtime.decode_graphs import buckets_up_to
 from llmcli.sampling import MAX_LOGPROBS, SamplingParams
 from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
 
@@ -40,9 +41,10 @@ def warm_up_steps(config: ResolvedConfig) -> list[Step]:
 
 
 def decode_steps(config: ResolvedConfig) -> list[Step]:
-    """Of those the batches of decodes: 1, 2, 4 and so on."""
+    """Of those the batches of decodes, the largest first: one for each captured graph, and for more rows than those."""
     most = min(config.max_num_seqs, config.max_num_batched_tokens)
-    return [_decodes(count) for count in _growing(1, most, 2)]
+    counts = {most, *(min(bucket, most) for bucket in buckets_up_to(most))}
+    return [_decodes(count) for count in sorted(counts, reverse=True)]
 
 
 def _growing(first: int, last: int, factor: int) -> Iterator[int]:

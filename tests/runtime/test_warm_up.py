@@ -1,5 +1,6 @@
 """The steps that compile all kernels before the first request are steps that a scheduler could have made."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from llmcli.config import GIB, EngineConfig, HardwareFacts, ResolvedConfig
 from llmcli.gpu_facts import NoGpu
 from llmcli.plan import resolve
-from llmcli.runtime.decode_graphs import is_decode
+from llmcli.runtime.decode_graphs import buckets_up_to, is_decode
 from llmcli.runtime.warm_up import NUM_BLOCKS, decode_steps, warm_up_steps
 from tests.test_plan import LLAMA_7B_AWQ
 
@@ -72,4 +73,6 @@ def test_steps_that_decode_are_those_that_graphs_are_made_of(name: str) -> None:
     steps = decode_steps(config)
     assert all(is_decode(step) for step in steps)
     sizes = [len(step.slices) for step in steps]
-    assert (sizes[0], sizes[-1]) == (1, min(config.max_num_seqs, config.max_num_batched_tokens))
+    most = min(config.max_num_seqs, config.max_num_batched_tokens)
+    assert (sizes[0], sizes[-1]) == (most, 1)
+    assert all(any(smaller < size <= bucket for size in sizes) for smaller, bucket in pairwise((0, *buckets_up_to(most))))
