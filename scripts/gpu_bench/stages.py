@@ -65,6 +65,7 @@ def engine_stages(dry: bool) -> list[Stage]:
             for kind in kinds
         ),
         *(Stage(f"engine:{name}", bench, budget_s=150, silence_s=180, arguments=(name,)) for name in engines),
+        Stage("load", "scripts.gpu_bench.bench_load", budget_s=90, silence_s=120, arguments=engines[:1]),
     ]
 
 
