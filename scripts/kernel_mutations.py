@@ -71,6 +71,8 @@ SUMMANDS = _tests("rms_norm_triton", "summands_are_added")
 NORM = _tests("rms_norm_kernel", "equals_that_of_transformers")
 ROTATED = _tests("rope_kv_write_kernel", "quarter_turn")
 SLOTS = _tests("rope_kv_write_kernel", "land_in_their_slots")
+ATTEND = _tests("attend_kernel", "every_set_does")
+ATTEND_SPLITS = _tests("attend_kernel", "of_a_tile_or_of_a_split")
 GATES = _tests("silu_mul_kernel", "gate_comes_first")
 TOP_P = _tests("sampling_kernel", "top_p_keeps")
 MIN_P = _tests("sampling_triton", "rows_of_every_kind and 5-90")
@@ -207,7 +209,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "norm: the mean is taken over the padded row",
         RMS_NORM,
         "squares * (1.0 / D)",
-        "squares * (1.0 / (RUNS * 32))",
+        "squares * (1.0 / BLOCK)",
         NORM,
     ),
     Mutation(
@@ -216,9 +218,30 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "rope: neighbours are paired, not halves",
         ROPE,
-        "other = tl.where(element < R // 2, element + R // 2, element - R // 2)",
-        "other = element ^ 1",
+        "return tl.where(element < R // 2, element + R // 2, element - R // 2)",
+        "return element ^ 1",
         ROTATED,
+    ),
+    Mutation(
+        "rope within attention: the position is that of the next token",
+        DECODE,
+        "tl.maximum(length - 1, 0).to(tl.int64) * R",
+        "length.to(tl.int64) * R",
+        ATTEND,
+    ),
+    Mutation(
+        "rope within attention: values are rotated, too",
+        DECODE,
+        "turns = (element < R) & ~is_value",
+        "turns = (element < R) & (is_value == is_value)",
+        ATTEND,
+    ),
+    Mutation(
+        "KV write within attention: a last tile that is not full is no split's",
+        DECODE,
+        "((split + 1) * per_split >= num_tiles):",
+        "((split + 1) * per_split == num_tiles):",
+        ATTEND_SPLITS,
     ),
     Mutation(
         "KV write: the place in the block is lost",
