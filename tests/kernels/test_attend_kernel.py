@@ -161,6 +161,27 @@ def test_the_new_key_is_the_first_or_the_last_of_a_tile_or_of_a_split(triton, le
     assert_as_in_turn(make([(1, length)], dtype=HALF, heads=2, kv_heads=1), triton)
 
 
+@pytest.mark.parametrize("splits", [1, 2, 3, 4, 5, 8])
+def test_any_number_of_splits_has_one_that_writes(triton, splits: int) -> None:
+    """7 tiles of 16 keys: the last split has as many as the others, fewer, or none."""
+    from llmcli_kernels.paged_attention.triton_attention import plan_step
+    from llmcli_kernels.paged_attention.triton_call import Call, Heads, Unrotated
+    from llmcli_kernels.paged_attention.triton_decode import DecodeConfig, decode
+
+    case = make([(1, 100), (1, 97), (1, 3)], dtype=HALF)
+    kv, expected_kv, paged = case.cache(), case.cache(), case.paged
+    expected = case.in_turn(triton, expected_kv)
+    heads = Heads(case.num_heads, kv.num_kv_heads, kv.head_size, kv.block_size, HALF, HALF, (0, 0))
+    plan = plan_step(paged.batch, heads.group, 1)
+    assert isinstance(case.qkv, Tensor)
+    source = Unrotated(case.qkv.unsqueeze(0), case.table, None)
+    out = torch.empty_like(paged.q)
+    call = Call(out, kv, heads, plan.sequences, out, paged.scale, None, None, source)
+    decode(call, plan.decodes[0], DecodeConfig(16, 16, 2, 2, 2), splits)
+    assert_close("paged_attention", out, expected)
+    assert_same_cache(kv, expected_kv)
+
+
 def test_steps_with_prompts_are_done_in_turn(triton) -> None:
     assert_as_in_turn(make([(1, 40), (5, 20), (30, 35)], dtype=HALF, summands=2), triton)
 
