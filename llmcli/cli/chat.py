@@ -134,6 +134,7 @@ def chat(
             notes,
             parameters,
             substitutes=substitutes,
+            aliases=settings.aliases,
             before_fetch=before_download(config, notes.dim),
             offline=model_options.offline,
             verbose=verbose,

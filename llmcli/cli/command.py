@@ -30,7 +30,7 @@ from llmcli.cli.keys import (
     set_variable,
     variable_of,
 )
-from llmcli.cli.layers import MODEL, Setting, in_force, read_layers
+from llmcli.cli.layers import MODEL, Setting, aliases_of, in_force, read_layers
 from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, SHORT_FORMS
 from llmcli.cli.value_aliases import replace_value_aliases
 from llmcli.errors import LLMCliError, quote
@@ -54,12 +54,14 @@ class _Configured:
         model: the default model.
         model_origin: where that comes from, empty if another model was typed.
         trouble: why the files give nothing, for a command that runs all the same.
+        aliases: the models that short names stand for.
     """
 
     files: Mapping[str, Setting]
     model: str | None
     model_origin: str
     trouble: Exception | None = None
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,12 @@ class Settings:
         origins: parameter -> "flag", "environment variable LLMCLI_X" or "~/.config/llmcli/config.toml [defaults]";
             without those whose value is built in.
         model: the default model that the environment or a file names.
+        aliases: the models that short names stand for.
     """
 
     origins: Mapping[str, str]
     model: str | None
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,12 @@ class Command(TyperCommand):
             self._refuse_doubles(ctx, order)
             if self.configurable and not typed.get("help"):  # help works beside a broken file
                 self._configure(ctx, typed)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        aliases = _configured(ctx).aliases
+        for parameter in filter(_names_model, self.params):
+            value = ctx.params.get(parameter.name)
+            ctx.params[parameter.name] = aliases.get(value, value) if isinstance(value, str) else value
+        return rest
 
     def _with_empty_values(self, args: list[str]) -> list[str]:
         """`--resume` at the end of the line, or before another option, gets an empty value."""
@@ -199,15 +208,21 @@ class Command(TyperCommand):
                 from llmcli.cli.config_values import check_files
 
                 check_files(ctx, layers, vocabulary())
+        aliases = aliases_of(layers)
         default, origin = _default_model(in_force(layers, section, None).get(MODEL))
-        model = self._named_model(typed, default) if default or any(layers) else None
+        default = default and aliases.get(default, default)
+        model = self._named_model(typed, default, aliases) if default or any(layers) else None
         settings = in_force(layers, section, model)
         files = {keys[key].name: setting for key, setting in settings.items() if key in keys}
-        ctx.meta[_CONFIGURED] = _Configured(files, default, origin if model == default else "")
+        ctx.meta[_CONFIGURED] = _Configured(
+            files, default, origin if model == default else "", aliases=aliases
+        )
         by_name = {parameter.name: parameter for parameter in keys.values()}
         ctx.default_map = {name: option_value(setting, by_name[name]) for name, setting in files.items()}
 
-    def _named_model(self, typed: Mapping[str, Any], default: str | None) -> str | None:
+    def _named_model(
+        self, typed: Mapping[str, Any], default: str | None, aliases: Mapping[str, str]
+    ) -> str | None:
         """The model that the command is about, None for a command without one."""
         from llmcli.hub.models import BUNDLED_NAME
         from llmcli.ui.positionals import split_model_and_prompt
@@ -215,7 +230,9 @@ class Command(TyperCommand):
         words = {parameter.metavar: typed.get(parameter.name) for parameter in self.params}
         if "MODEL" not in words:
             return None
-        model, _ = split_model_and_prompt(words["MODEL"], words.get("PROMPT"))
+        word = words["MODEL"]
+        first = aliases.get(word, word) if isinstance(word, str) else word
+        model, _ = split_model_and_prompt(first, words.get("PROMPT"))
         if model is None and self.unnamed_model is not None:
             model = self.unnamed_model(typed, default)
         return model or default or BUNDLED_NAME
@@ -226,6 +243,12 @@ class Command(TyperCommand):
             if message.split(" ", 1)[0].rstrip(":") in parameter.opts and parameter.param_type_name == "option":
                 return told_origin(ctx, parameter)
         return ""
+
+
+def _names_model(parameter: Any) -> bool:
+    """Whether a parameter takes a model of this machine: other options of that name are for servers."""
+    elsewhere = isinstance(parameter, TyperOption) and parameter.envvar != MODEL_VARIABLE
+    return parameter.metavar == "MODEL" and not elsewhere
 
 
 def origin_of(ctx: Any, parameter: Any) -> str | None:
@@ -331,7 +354,7 @@ def _fields_as_parameters(bundle: Any) -> list[inspect.Parameter]:
 def _settings(ctx: Any) -> Settings:
     origins = {parameter.name: origin_of(ctx, parameter) for parameter in ctx.command.params}
     known = {name: origin for name, origin in origins.items() if origin is not None}
-    return Settings(known, _configured(ctx).model)
+    return Settings(known, _configured(ctx).model, _configured(ctx).aliases)
 
 
 def _trouble(ctx: Any) -> FileTrouble:

@@ -39,6 +39,9 @@ TEMPLATE = """\
 
 # [models."owner/*"]
 # max-model-len = "8k"
+
+# [aliases]
+# llama = "owner/name"
 """
 
 SUBCOMMANDS = Subcommands(
@@ -153,6 +156,7 @@ def set_value(
         llmcli config set top-k=-1
         llmcli config set max-model-len 8k --model "TheBloke/*"
         llmcli config set run.format openai
+        llmcli config set aliases.llama TheBloke/Llama-2-7B-Chat-AWQ
     """
     if not values and "=" in key:
         key, _, text = key.partition("=")

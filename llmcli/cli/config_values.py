@@ -13,15 +13,23 @@ from typing import Any
 
 import typer
 
-from llmcli.cli.config_writer import Value
-from llmcli.cli.keys import Keys, Vocabulary, check_layers, default_model, option_value, unknown_key
-from llmcli.cli.layers import DEFAULTS, MODEL, MODELS, Layers, canonical
 from llmcli.cli.chat_options import AnswerOptions
+from llmcli.cli.config_writer import Value
 from llmcli.cli.form_options import FormOptions
+from llmcli.cli.keys import (
+    Keys,
+    Vocabulary,
+    check_alias,
+    check_layers,
+    default_model,
+    option_value,
+    unknown_key,
+)
+from llmcli.cli.layers import ALIASES, DEFAULTS, MODEL, MODELS, Layers, canonical
 from llmcli.cli.options import EngineOptions, SamplingOptions
 from llmcli.errors import UsageError, quote
 
-Section = tuple[str, ...]  # ("defaults",), ("run",) or ("models", "owner/name")
+Section = tuple[str, ...]  # ("defaults",), ("run",), ("aliases",) or ("models", "owner/name")
 Options = Mapping[str, Any]  # command -> its option
 
 
@@ -38,6 +46,8 @@ def check_files(ctx: typer.Context, layers: Layers, vocabulary: Vocabulary) -> N
     """
     check_layers(layers, "", {}, lambda: vocabulary)
     for setting in chain.from_iterable(layers):
+        if setting.command == ALIASES:
+            continue
         if setting.key == MODEL:
             default_model(setting)
             continue
@@ -50,11 +60,17 @@ def check_files(ctx: typer.Context, layers: Layers, vocabulary: Vocabulary) -> N
 
 
 def find_place(key: str, model: str | None, vocabulary: Vocabulary) -> tuple[Section, str, Options]:
-    """Section, key and options that `KEY` or `COMMAND.KEY` and --model stand for; the model itself has no option.
+    """Section, key and options that `KEY`, `COMMAND.KEY` or `aliases.NAME` and --model stand for; models have no option.
 
     Raises:
         UsageError: there is no such key, or it has no place there.
     """
+    if key.startswith(f"{ALIASES}."):
+        name = key.removeprefix(f"{ALIASES}.")
+        check_alias(name, key)
+        if model is not None:
+            raise UsageError("an alias can not be set for a model", fix="leave --model out")
+        return (ALIASES,), name, {}
     command, dot, name = key.rpartition(".")
     name = canonical(name)
     if dot and command not in vocabulary:
@@ -77,7 +93,7 @@ def checked_value(ctx: typer.Context, key: str, options: Options, texts: list[st
     Raises:
         UsageError: an option does not take it.
     """
-    if key == MODEL:
+    if not options:  # a model
         return _checked_model(" ".join(texts))
     if all(option.multiple for option in options.values()):
         _check(ctx, key, options, lambda option: texts)

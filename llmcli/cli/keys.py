@@ -12,7 +12,17 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from llmcli.cli.layers import DEFAULTS, MODEL, MODELS, PROJECT_FILE, Layers, Setting, shown, user_file
+from llmcli.cli.layers import (
+    ALIASES,
+    DEFAULTS,
+    MODEL,
+    MODELS,
+    PROJECT_FILE,
+    Layers,
+    Setting,
+    shown,
+    user_file,
+)
 from llmcli.errors import UsageError, quote
 from llmcli.nearest import did_you_mean
 
@@ -73,6 +83,10 @@ def check_layers(layers: Layers, command: str, keys: Keys, vocabulary: Callable[
         UsageError: an unknown section or key, or one that a project may not set.
     """
     for setting in chain.from_iterable(layers):
+        if setting.command == ALIASES:
+            check_alias(setting.key, setting.origin)
+            default_model(setting)
+            continue
         if setting.path == PROJECT_FILE and setting.key in USER_ONLY:
             raise UsageError(
                 f"{setting.origin}: {setting.key} is not taken from a project's file",
@@ -116,6 +130,15 @@ def default_model(setting: Setting | None) -> str | None:
     if not isinstance(setting.value, str) or not setting.value:
         raise _wrong(setting, "owner/name or a folder")
     return setting.value
+
+
+def check_alias(name: str, where: str) -> None:
+    """Raise a UsageError for a short name that could be meant as a model, or can not be typed."""
+    if not name or "/" in name or any(char.isspace() for char in name):
+        raise UsageError(
+            f"{where}: {quote(name) or 'an empty name'} can not be an alias",
+            fix="an alias is one word without a slash, such as llama",
+        )
 
 
 def unknown_key(key: str, where: str, known: Keys) -> UsageError:

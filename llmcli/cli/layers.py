@@ -1,7 +1,7 @@
 """The configuration files, in layers: the user's, then the project's.
 
 Within a file [defaults] < [COMMAND] < [models."owner/name"], exact names above globs; keys above all sections belong
-to [defaults]. Owns where the files are, how they are read and which of their values apply to a command and a model.
+to [defaults]. [aliases] sets no option: its keys are names of models. Owns where the files are, how they are read and which of their values apply to a command and a model.
 Which keys there are and what they may hold is the business of `cli/keys.py`. Called by `cli/command.py` and
 `cli/config.py`.
 """
@@ -18,6 +18,7 @@ from llmcli.errors import UsageError, quote
 DEFAULTS = "defaults"
 MODELS = "models"
 MODEL = "model"  # the key of the default model
+ALIASES = "aliases"  # the section of short names for models
 PROJECT_FILE = Path("llmcli.toml")
 MAX_BYTES = 1 << 20
 WILDCARDS = "*?["
@@ -28,9 +29,9 @@ class Setting:
     """One value of a configuration file, and where it stands.
 
     Attributes:
-        key: name of the option it sets, without the dashes in front: "max-tokens".
+        key: name of the option it sets, without the dashes in front: "max-tokens"; in [aliases] the short name.
         value: what TOML gave.
-        command: the command that it is for; None is every command.
+        command: the command that it is for, or ALIASES; None is every command.
         pattern: the model or glob of models that it is for; None is every model.
     """
 
@@ -102,6 +103,16 @@ def in_force(layers: Layers, command: str | None, model: str | None) -> dict[str
     }
 
 
+def aliases_of(layers: Layers) -> dict[str, str]:
+    """The model that each short name stands for; the layers have been checked."""
+    return {
+        setting.key: str(setting.value)
+        for settings in layers
+        for setting in settings
+        if setting.command == ALIASES
+    }
+
+
 def read_file(path: Path) -> list[Setting]:
     """The settings of one file, the weakest first; none if there is no such file.
 
@@ -159,6 +170,8 @@ def _settings(table: Mapping[str, object], path: Path) -> Iterator[Setting]:
                 yield from (
                     Setting(canonical(key), item, path, None, pattern) for key, item in section.items()
                 )
+        elif name == ALIASES:
+            yield from (Setting(key, item, path, ALIASES) for key, item in value.items())
         else:
             command = None if name == DEFAULTS else name
             yield from (Setting(canonical(key), item, path, command) for key, item in value.items())

@@ -56,6 +56,7 @@ class LocalModels:
     Args:
         config: how each of them is run.
         substitutes: what is used in place of their own files.
+        aliases: short names, and the models that they stand for.
         before_fetch: looks at what must be fetched, and may refuse it.
         offline: fetch nothing from the hub.
         verbose: tell how loading goes.
@@ -68,6 +69,7 @@ class LocalModels:
         parameters: Parameters,
         *,
         substitutes: Substitutes | None = None,
+        aliases: Mapping[str, str] | None = None,
         before_fetch: "BeforeFetch | None" = None,
         offline: bool = False,
         verbose: bool = False,
@@ -76,6 +78,7 @@ class LocalModels:
         self._before_fetch = before_fetch
         self._config = config
         self._substitutes = substitutes or Substitutes()
+        self._aliases = aliases or {}
         self._notes = notes
         self._parameters = parameters
         self._offline = offline
@@ -87,12 +90,12 @@ class LocalModels:
         from llmcli.hub.settings import hub_settings
 
         cached = cached_models(hub_settings(offline=True))
-        return [BUNDLED_NAME, *(model.name for model in cached if model.runnable)]
+        return [*self._aliases, BUNDLED_NAME, *(model.name for model in cached if model.runnable)]
 
     def prepare(self, name: str | None, revision: str | None = None) -> Waiting:
         """The model, fetched from the hub when it is not here."""
         model = resolve_model(
-            name,
+            self._aliases.get(name, name) if name else name,
             revision=revision,
             offline=self._offline,
             on_notice=self._notes.dim,
