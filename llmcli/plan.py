@@ -55,8 +55,8 @@ def resolve(
     """Turn every auto into a value.
 
     Args:
-        workspace: bytes that steps were measured to take, in the place of an estimate; of the device of `config`,
-            which is "cuda" or "cpu" then.
+        workspace: bytes that steps were measured to take on the device that was chosen, in the place of an estimate:
+            that device it is then.
 
     Raises:
         DoesNotFitError: weights, workspace and the KV cache of one sequence need more memory than there is.
@@ -80,9 +80,11 @@ def resolve(
                 fix="; or ".join(filter(None, (gpu.fix, instead))),
             )
         return _plan(config, model, hardware, _cpu(config, hardware), gpu.reason)
-    if wanted == "cuda":
-        return _plan(config, model, hardware, _cuda(config, gpu), gpu.describe(), workspace)
-    place = replace(_cuda(config, gpu), least_len=USEFUL_GPU_CONTEXT)
+    place = _cuda(config, gpu)
+    if wanted == "auto":
+        place = replace(place, least_len=USEFUL_GPU_CONTEXT)
+    if wanted == "cuda" or workspace is not None:
+        return _plan(config, model, hardware, place, gpu.describe(), workspace)
     try:
         return _plan(config, model, hardware, place, gpu.describe())
     except DoesNotFitError as on_gpu:

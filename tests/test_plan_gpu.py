@@ -75,6 +75,18 @@ def test_a_measured_workspace_takes_the_place_of_the_estimate(device: Any) -> No
         resolve(config, LLAMA_7B_AWQ, hardware, 10 * GIB)
 
 
+def test_a_workspace_that_leaves_too_little_context_is_refused_where_auto_chose_the_gpu() -> None:
+    hardware = machine(gpu_with(10 * GIB))
+    plan = resolve(EngineConfig(), LLAMA_7B_AWQ, hardware)
+    for tokens, fits in ((3000, True), (1000, False)):
+        workspace = 10 * GIB - plan.weight_bytes - tokens * plan.kv_bytes_per_token
+        if fits:
+            assert resolve(EngineConfig(), LLAMA_7B_AWQ, hardware, workspace).max_model_len > 2048
+        else:
+            with pytest.raises(DoesNotFitError, match="2,048 tokens need"):
+                resolve(EngineConfig(), LLAMA_7B_AWQ, hardware, workspace)
+
+
 def test_only_the_triton_kernels_are_captured() -> None:
     assert not resolve(EngineConfig(kernels="reference"), LLAMA_7B_AWQ, machine(H200)).cuda_graphs
 

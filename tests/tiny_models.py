@@ -19,7 +19,7 @@ from llmcli.plan import resolve
 from llmcli.runtime.cuda_graphs import CudaGraphs
 from llmcli.runtime.decode_graphs import DecodeGraphs, Run
 from llmcli.runtime.forward import build_batch
-from llmcli.runtime.kv_memory import UNREAD_BLOCKS, allocate_kv_cache
+from llmcli.runtime.kv_memory import allocate_kv_cache
 from llmcli.runtime.runner import Runner
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
@@ -207,8 +207,7 @@ def load_runner(
     torch_dtype = getattr(torch, config.dtype)
     weights = load_weights(folder, spec, kernel_set, torch_dtype, device=device, lm_head=lm_head)
     cos_sin = build_cos_sin(spec.rope, config.max_model_len).to(device)
-    unread = UNREAD_BLOCKS if graphs and device == "cpu" else 0
-    cache = allocate_kv_cache(replace(config, device=device, num_blocks=config.num_blocks + unread), spec)
+    cache = allocate_kv_cache(replace(config, device=device), spec)
     decoder = Decoder(spec, weights, kernel_set, cos_sin)
     made = None
     if graphs:

@@ -21,7 +21,7 @@ from llmcli.model.generation_config import read_generation_config
 from llmcli.model.spec import ModelSpec, read_model_spec
 from llmcli.plan import resolve
 from llmcli.runtime.gpu import find_gpu
-from llmcli.runtime.memory_profile import measure_workspace
+from llmcli.runtime.memory_profile import ALLOCATION_BYTES, held_memory, measure_workspace
 from llmcli.runtime.warm_up import NUM_BLOCKS, decode_steps, warm_up_steps
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.text.tokenizer import Tokenizer, load_tokenizer
@@ -54,7 +54,8 @@ def build_engine(
         on_warning: called with one line for each thing that was ignored.
 
     Raises:
-        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit.
+        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit; that a GPU has too little
+            memory may be found out when the weights are there already.
         UsageError: a value of the config does not suit the model; or the GPU asked for can not be used.
         EngineError: the GPU failed.
     """
@@ -76,11 +77,12 @@ def build_engine(
         report(f"GPU: {resolved.gpu.describe()}, {free} of {total} free")
 
     with _told_of_the_gpu(resolved):
+        held_before = 0 if resolved.gpu is None else held_memory()
         kernels, weights = _load_weights(model, spec, resolved, report, on_warning or _silent)
         make_runner = partial(_make_runner, spec, weights, kernels)
         if resolved.gpu is not None and resolved.kernels == "triton":
-            workspace = _warm_up(make_runner, resolved, report)
-            resolved = resolve(replace(config, device="cuda"), facts, hardware, workspace)
+            workspace = _warm_up(make_runner, resolved, held_before, report)
+            resolved = resolve(config, facts, hardware, workspace)
         runner = make_runner(resolved)
         if resolved.cuda_graphs:
             for step in decode_steps(resolved):  # of those that were made for the measurement nothing is left
@@ -174,6 +176,7 @@ def _load_weights(
     if config.device == "cuda":
         torch.cuda.synchronize()  # it packs while files are read
         torch.cuda.empty_cache()  # what packing took and the KV cache is to have
+        torch.accelerator.empty_host_cache()  # what was locked for the copies
     elapsed = time.monotonic() - imported
     report(
         f"loaded {human_bytes(config.weight_bytes)} of weights as {config.dtype} for the {kernels.name} kernels"
@@ -196,8 +199,17 @@ def _make_runner(
     return Runner(decoder, cache, config.block_size, graphs)
 
 
-def _warm_up(make_runner: Callable[[ResolvedConfig], "Runner"], config: ResolvedConfig, report: Report) -> int:
-    """Compile all kernels; the bytes of the GPU that steps take beside weights and KV cache."""
+def _warm_up(
+    make_runner: Callable[[ResolvedConfig], "Runner"],
+    config: ResolvedConfig,
+    held_before: int,
+    report: Report,
+) -> int:
+    """Compile all kernels; the bytes of the GPU that steps take beside weights and KV cache.
+
+    Args:
+        held_before: bytes of other models of this process, from before the weights came.
+    """
     import torch
 
     from llmcli_kernels.triton_toolchain import cache_folder
@@ -208,13 +220,15 @@ def _warm_up(make_runner: Callable[[ResolvedConfig], "Runner"], config: Resolved
     workspace = measure_workspace(
         lambda: compile_kernels(runner.warm_up, warm_up_steps(config), where, report),
         free_before=config.gpu.free_memory,
+        held_before=held_before,
         weights=config.weight_bytes,
         cuda=torch.cuda,
     )
+    num_parts = sum(4 if layer.quantized else 2 for layer in runner.cache.layers)
     del runner
-    gc.collect()  # graphs and what they run refer to each other
+    gc.collect()  # lest a cycle keeps what the KV cache is to have
     torch.cuda.empty_cache()
-    return workspace
+    return workspace + num_parts * ALLOCATION_BYTES
 
 
 def _decode_graphs(decoder: "Decoder", cache: "KVCache", config: ResolvedConfig) -> "DecodeGraphs":

@@ -5,6 +5,7 @@ a matrix while the next one is read from the disk.
 Every tensor must have the shape that config.json implies and every tensor of the file must be used.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from llmcli_kernels import KernelSet
 from llmcli_kernels.rope_kv_write import QKNorm
 
 DENSE_DTYPES = ("F32", "F16", "BF16")
-PIECE = 16 << 20  # elements that are in locked memory at once, on their way to a GPU
+PIECE = 16 << 20  # elements that go to a GPU together, through locked memory
+MOST_PIECES = 4  # on their way at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class _Reader:
         self.tensors = dict(read_checkpoint(folder))
         self.used: set[str] = set()
         self.files: dict[Path, Any] = {}
+        self.on_their_way: deque[torch.cuda.Event] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +245,10 @@ class _Reader:
         there = torch.empty_like(mapped, device=self.device)
         pieces = (tensor.flatten().split(PIECE) for tensor in (there, mapped))
         for target, piece in zip(*pieces, strict=True):
-            target.copy_(piece.pin_memory(), non_blocking=True)  # its memory is free again when the copy is done
+            if len(self.on_their_way) == MOST_PIECES:
+                self.on_their_way.popleft().synchronize()
+            target.copy_(piece.pin_memory(), non_blocking=True)  # its memory is used again when the copy is done
+            self.on_their_way.append(torch.cuda.current_stream().record_event())
         return there
 
     def _take(self, name: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Steps in which every sequence decodes, as captured graphs: one launch in the place of hundreds.
 
 A graph is made for a number of rows, on first use; a step takes the next larger one and fills it up with rows that
-have no keys and write to a block that nobody reads. All that changes from step to step lies in tensors that stay where
+have no keys and write nothing. All that changes from step to step lies in tensors that stay where
 they are: one copy brings the numbers of a step, another one the entries of block tables that are new. The sampler is
 in the graph too. Owns the buckets, these tensors and what is in them; how a graph is captured and replayed is the
 business of the `Capture` that is handed in, so that everything else runs without a GPU. Called by `runtime/runner.py`.
@@ -43,7 +43,7 @@ def is_decode(step: Step) -> bool:
 
 
 class DecodeGraphs:
-    """Graphs of one decoder on one cache, whose last block belongs to rows that only fill up.
+    """Graphs of one decoder on one cache.
 
     Args:
         max_rows: most sequences of a step.
@@ -59,7 +59,6 @@ class DecodeGraphs:
         self._capture = capture
         self._device = decoder.cos_sin.device
         self._block_size = layer.block_size
-        self._unread_slot = (layer.keys.shape[0] - 1) * layer.block_size
         self._max_model_len = max_model_len
         self._buckets = buckets_up_to(max_rows)
         rows = self._buckets[-1]
@@ -94,7 +93,7 @@ class DecodeGraphs:
             known = min(len(last.ids), len(self._last))
             self._last[:known].copy_(last.ids[:known])
         self._tables.write(step.slices)
-        graph.fill(row_numbers(step.slices, specs, rows, self._block_size, self._unread_slot, last))
+        graph.fill(row_numbers(step.slices, specs, rows, self._block_size, last))
         tokens = graph.replay()
         if all(map(is_plain, specs)):
             return Drawn(tokens)
@@ -102,7 +101,7 @@ class DecodeGraphs:
 
     def _make(self, rows: int) -> "_Graph":
         """Capture a graph while it has nothing but rows that fill up."""
-        idle = on_host(row_numbers((), (), rows, self._block_size, self._unread_slot, None), pinned=False)
+        idle = on_host(row_numbers((), (), rows, self._block_size, None), pinned=False)
         inputs = idle.to(self._device)
         numbers = RowNumbers(
             *unpack(inputs, [torch.empty(rows, dtype=dtype, device=CPU) for _, dtype in _TYPES])
@@ -171,7 +170,6 @@ def row_numbers(
     specs: Sequence[SampleSpec],
     rows: int,
     block_size: int,
-    unread_slot: int,
     last: LastDrawn | None,
 ) -> tuple["array[Any]", ...]:
     """The fields of `RowNumbers` in order, for decoding slices and rows that fill up."""
@@ -183,7 +181,7 @@ def row_numbers(
     columns: tuple[list[Any], ...] = (
         [part.token_ids[0] for part in slices] + idle,
         positions + idle,
-        [part.block_ids[-1] * block_size + part.start % block_size for part in slices] + [unread_slot] * more,
+        [part.block_ids[-1] * block_size + part.start % block_size for part in slices] + idle,
         [last.rows[part.seq_id] if part.late and last is not None else 0 for part in slices] + idle,
         [part.late for part in slices] + idle,
         [start + 1 for start in positions] + idle,

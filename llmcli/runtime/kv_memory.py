@@ -10,11 +10,9 @@ from llmcli.model.spec import ModelSpec
 from llmcli_kernels import huge_pages
 from llmcli_kernels.paged_kv import LARGEST, PagedKV
 
-UNREAD_BLOCKS = 1  # on a GPU, behind the planned ones: rows that fill up a captured graph write there
-
 
 def allocate_kv_cache(config: ResolvedConfig, spec: ModelSpec) -> KVCache:
-    """Reserve all blocks of all layers on the device, and one more on a GPU.
+    """Reserve all blocks of all layers on the device.
 
     A CPU's pages are touched, and so paid for, when they are first written.
 
@@ -35,8 +33,7 @@ def allocate_kv_cache(config: ResolvedConfig, spec: ModelSpec) -> KVCache:
 
 def _allocate_layer(config: ResolvedConfig, spec: ModelSpec) -> PagedKV:
     """One allocation for each part, so that the system can hand out the pages lazily."""
-    num_blocks = config.num_blocks + (UNREAD_BLOCKS if config.device == "cuda" else 0)
-    shape = (num_blocks, spec.num_kv_heads, config.block_size, spec.head_dim)
+    shape = (config.num_blocks, spec.num_kv_heads, config.block_size, spec.head_dim)
     name = "float8_e4m3fn" if config.kv_cache_dtype == "fp8" else config.kv_cache_dtype
     dtype = getattr(torch, name)
 

@@ -35,6 +35,7 @@ def warm_up_steps(config: ResolvedConfig) -> list[Step]:
             _one(config, config.max_model_len - count, count)
             for count in _growing(2, min(FEW_QUERIES, most_tokens), 2)
         ),
+        *(_joined(config, length) for length in (1, config.max_model_len) if most_sequences > 1 and most_tokens > 2),
         _one(config, config.max_model_len - most_tokens, most_tokens),
         _prompts(config, most_sequences),
     ]
@@ -72,6 +73,12 @@ def _one(config: ResolvedConfig, start: int, count: int) -> Step:
     """`count` tokens of one sequence from position `start` on; what lies before them does not matter."""
     blocks = _blocks(config, start + count)
     return Step((SequenceSlice(0, start, (TOKEN,) * count, blocks, GREEDY),))
+
+
+def _joined(config: ResolvedConfig, context: int) -> Step:
+    """The next token of one sequence beside the prompt of another: attention then does not rotate by itself."""
+    decoding = SequenceSlice(0, context - 1, (TOKEN,), _blocks(config, context), GREEDY)
+    return Step((decoding, SequenceSlice(1, 0, (TOKEN, TOKEN), _blocks(config, 2), GREEDY)))
 
 
 def _blocks(config: ResolvedConfig, length: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from llmcli import LLM, SamplingParams
 from llmcli.engine.engine import Engine
 from llmcli.runtime.decode_graphs import DecodeGraphs
-from llmcli.runtime.kv_memory import UNREAD_BLOCKS, allocate_kv_cache
+from llmcli.runtime.kv_memory import allocate_kv_cache
 from llmcli.runtime.runner import Runner
 from scripts.gpu_bench.greedy_ids import (
     Answer,
@@ -86,7 +86,7 @@ def _make(dry: bool, folder: Callable[[], Path], dtype: str, loop: dict[str, boo
 def _run_in_graphs(engine: Engine) -> None:
     """In place of the runner of a CPU one that runs steps as on a GPU."""
     config, decoder = engine.config, engine._runner.decoder
-    memory = allocate_kv_cache(replace(config, num_blocks=config.num_blocks + UNREAD_BLOCKS), engine.spec)
+    memory = allocate_kv_cache(config, engine.spec)
     graphs = DecodeGraphs(decoder, memory, config.max_num_seqs, config.max_model_len, not_captured)
     engine._runner = Runner(decoder, memory, config.block_size, graphs)
 

@@ -25,7 +25,7 @@ from llmcli.model.weights import DecoderWeights, LayerWeights
 from llmcli.plan import resolve
 from llmcli.runtime.cuda_graphs import CudaGraphs
 from llmcli.runtime.decode_graphs import DecodeGraphs
-from llmcli.runtime.kv_memory import UNREAD_BLOCKS, allocate_kv_cache
+from llmcli.runtime.kv_memory import allocate_kv_cache
 from llmcli.runtime.runner import Runner
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.text.tokenizer import load_tokenizer
@@ -106,8 +106,7 @@ def random_engine(
         num_blocks=room.tokens // BLOCK + room.sequences,
         async_scheduling=loop.get("async_scheduling", True),
     )
-    unread = UNREAD_BLOCKS if dry else 0  # a GPU's cache has it anyway
-    cache = allocate_kv_cache(replace(plan, num_blocks=plan.num_blocks + unread), spec)
+    cache = allocate_kv_cache(plan, spec)
     cos_sin = build_cos_sin(spec.rope, room.length).to(device)
     with torch.device(device):
         weights = _weights(spec, kernels, int4)

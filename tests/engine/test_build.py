@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,7 @@ class OnGpu:
     made: list[ResolvedConfig] = field(default_factory=list)
     prepared: list[Step] = field(default_factory=list)
     run: Runs = field(default_factory=Runs)
+    cache: Any = field(default_factory=lambda: SimpleNamespace(layers=()))
 
     def make_runner(self, spec: object, weights: object, kernels: object, config: ResolvedConfig) -> Any:
         self.made.append(config)
@@ -69,8 +71,10 @@ class OnGpu:
     def warm_up(self, step: Step) -> None:
         self.prepared.append(step)
 
-    def measure(self, run: Callable[[], None], *, free_before: int, weights: int, cuda: object) -> int:
-        assert free_before == GPU.free_memory
+    def measure(
+        self, run: Callable[[], None], *, free_before: int, held_before: int, weights: int, cuda: object
+    ) -> int:
+        assert (free_before, held_before) == (GPU.free_memory, 0)
         assert weights == self.made[0].weight_bytes
         run()
         return self.workspace

@@ -25,7 +25,7 @@ LIMITS = (
     (r"int4_skinny fp16, subnormal, groups of 128, 8x.*", 1.4),
     (r"int4_skinny fp16, subnormal, groups of 128, 16x.*", 1.7),
     (r"int4_wide fp16, groups of 128, .*", 4.2),
-    (r"attention decode (fp16|bf16) head size \d+[a-z ]*, (8|16) columns.*", 1.2),
+    (r"attention decode (fp16|bf16) head size \d+[a-z0-9 ]*, (8|16) columns.*", 1.2),
 )
 
 ONE_LOOP = """

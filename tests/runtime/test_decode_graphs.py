@@ -56,10 +56,10 @@ def test_two_rows_of_four_worked_out_by_hand() -> None:
         SequenceSlice(6, 2, (UNKNOWN,), (4,), DRAWN, late=True),
     )
     last = LastDrawn(torch.tensor([0, 0, 0]), {5: 0, 6: 2})
-    numbers = RowNumbers(*row_numbers(slices, (GREEDY, DRAWN), 4, block_size=4, unread_slot=36, last=last))  # type: ignore[arg-type]
+    numbers = RowNumbers(*row_numbers(slices, (GREEDY, DRAWN), 4, block_size=4, last=last))  # type: ignore[arg-type]
     assert numbers.token_ids.tolist() == [20, UNKNOWN, 0, 0]
     assert numbers.positions.tolist() == [8, 2, 0, 0]
-    assert numbers.slots.tolist() == [28, 18, 36, 36]
+    assert numbers.slots.tolist() == [28, 18, 0, 0]
     assert numbers.late.tolist() == [False, True, False, False]
     assert numbers.sources.tolist() == [0, 2, 0, 0]
     assert numbers.kv_lens.tolist() == [9, 3, 0, 0]
@@ -219,15 +219,14 @@ def test_a_token_may_come_from_a_step_of_more_rows_than_any_graph_has(folder: Pa
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
-def test_rows_that_fill_up_write_to_the_unread_block_alone(folder: Path) -> None:
+def test_rows_that_fill_up_write_nothing(folder: Path) -> None:
     runner = make(folder, graphs=True)
     for layer in runner.cache.layers:
         layer.keys.fill_(float("nan"))
         layer.values.fill_(float("nan"))
-    slices = [SequenceSlice(n, 0, (9 + n,), (n,), GREEDY) for n in range(3)]
+    slices = [SequenceSlice(n, 0, (9 + n,), (1 + n,), GREEDY) for n in range(3)]
     assert all(token.finite for token in runner.run(Step(tuple(slices))).tokens)
     for layer in runner.cache.layers:
         for part in (layer.keys, layer.values):
             written = ~part.isnan().all(dim=3).all(dim=1)  # [blocks, block size]
-            unread = len(part) - 1
-            assert written.nonzero().tolist() == [[0, 0], [1, 0], [2, 0], [unread, 0]]
+            assert written.nonzero().tolist() == [[1, 0], [2, 0], [3, 0]]

@@ -14,6 +14,7 @@ class Cuda:
     """torch.cuda: what torch holds, what it held at most, and what is taken past it."""
 
     reserved: int = WEIGHTS + PACKING
+    held_before: int = 0  # which was not free before, either
     uncounted: int = 0
     peak: int = 900  # of loading
     calls: list[str] = field(default_factory=list)
@@ -35,7 +36,7 @@ class Cuda:
 
     def mem_get_info(self) -> tuple[int, int]:
         assert self.calls[-1] == "synchronize"
-        return FREE - self.reserved - self.uncounted, 2 * FREE
+        return FREE + self.held_before - self.reserved - self.uncounted, 2 * FREE
 
     def take(self, count: int) -> None:
         self.reserved += count
@@ -63,9 +64,20 @@ def test_the_worst_moment_counts_and_what_torch_does_not(
             cuda.take(piece)
         cuda.uncounted = uncounted
 
-    assert measure_workspace(run, free_before=FREE, weights=WEIGHTS, cuda=cuda) == workspace
+    found = measure_workspace(run, free_before=FREE, held_before=0, weights=WEIGHTS, cuda=cuda)
+    assert found == workspace
+
+
+def test_what_other_models_of_the_process_hold_is_not_counted() -> None:
+    cuda = Cuda(reserved=WEIGHTS + PACKING + 100, held_before=100, uncounted=7)
+    found = measure_workspace(
+        lambda: cuda.take(50), free_before=FREE, held_before=100, weights=WEIGHTS, cuda=cuda
+    )
+    assert found == 57
 
 
 def test_weights_that_take_more_than_planned_are_workspace() -> None:
-    found = measure_workspace(lambda: None, free_before=FREE, weights=WEIGHTS - 25, cuda=Cuda())
+    found = measure_workspace(
+        lambda: None, free_before=FREE, held_before=0, weights=WEIGHTS - 25, cuda=Cuda()
+    )
     assert found == 25

@@ -56,6 +56,12 @@ def test_the_extremes_of_the_plan_and_both_ways_of_drawing_are_met() -> None:
     assert drawn == {True, False}
 
 
+def test_a_decode_beside_a_prompt_is_met_with_the_shortest_and_the_longest_context() -> None:
+    config = PLANS["long"]
+    joined = [step for step in warm_up_steps(config) if {len(p.token_ids) for p in step.slices} == {1, 2}]
+    assert {step.slices[0].end for step in joined} == {1, config.max_model_len}
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_one_step_has_as_many_sequences_and_tokens_as_a_step_may_have_and_all_tell_what_they_draw(
     name: str,

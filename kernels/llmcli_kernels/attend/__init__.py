@@ -5,7 +5,8 @@ So that a kernel set can do both at once where that is faster; `in_turn` does on
     attend(qkv, positions, slots, cos_sin, kv, num_heads, qk_norm, batch, scale, sliding_window, softcap) -> out
         The arguments of the two operations, which say what they are; out [T, HQ, D]. The rows of qkv are those of the
         batch's queries, in order, and positions and slots say what the batch says: the query at position i of sequence
-        s has the slot of its block table's entry for i. A set may go by either. qkv is used up.
+        s has the slot of its block table's entry for i. A set may go by either. qkv is used up. A sequence whose length
+        on the device is 0 (`AttentionBatch.lengths`) writes nothing.
 """
 
 from collections.abc import Callable

@@ -91,7 +91,7 @@ class TritonPagedAttention:
             check_paged_attention(q, kv, batch, scale, sliding_window, softcap)
             return self._run(q, None, kv, batch, scale, sliding_window, softcap)
         parts = qkv.parts if isinstance(qkv, Partials) else qkv.unsqueeze(0)
-        form = torch.empty(batch.num_tokens, num_heads, kv.head_size, dtype=qkv.dtype, device=parts.device)
+        form = torch.empty(qkv.shape[0], num_heads, kv.head_size, dtype=qkv.dtype, device=parts.device)
         check_paged_attention(form, kv, batch, scale, sliding_window, softcap)
         return self._run(form, Unrotated(parts, cos_sin, qk_norm), kv, batch, scale, sliding_window, softcap)
 

@@ -167,8 +167,15 @@ class Call:
 
 
 ROTATION_ARGUMENTS = (
-    *("qkv_ptr", "qkv_stride_part", "qkv_stride_token", "cos_sin_ptr"),
-    *("q_weight_ptr", "k_weight_ptr", "eps", "stored_keys_ptr", "stored_values_ptr"),
+    "qkv_ptr",
+    "qkv_stride_part",
+    "qkv_stride_token",
+    "cos_sin_ptr",
+    "q_weight_ptr",
+    "k_weight_ptr",
+    "eps",
+    "stored_keys_ptr",
+    "stored_values_ptr",
 )
 NO_ROTATION: Mapping[str, Any] = {"SUMMANDS": 0, "R": 0, "LARGEST": 0.0, "PADDED_D": 0}
 
@@ -233,8 +240,9 @@ class AotCase:
         dtype = f"*{TRITON_TYPES[self.dtype]}"
         stored = dtype if self.storage is None else {torch.int8: "*i8"}.get(self.storage, "*u8")
         norm = dtype if self.has_norm else None
-        types = ("*fp32" if self.summands > 1 else dtype, "i32", "i32", "*fp32")
-        types = (*types, norm, norm, "fp32" if self.has_norm else None, stored, stored)
+        source = "*fp32" if self.summands > 1 else dtype
+        eps = "fp32" if self.has_norm else None
+        types = (source, "i32", "i32", "*fp32", norm, norm, eps, stored, stored)
         largest = 0.0 if self.storage is None else LARGEST[self.storage]
         constants = {"SUMMANDS": self.summands, "R": self.head_size, "LARGEST": largest}
         constants["PADDED_D"] = triton.next_power_of_2(self.head_size)
