@@ -60,7 +60,7 @@ def check_files(ctx: typer.Context, layers: Layers, vocabulary: Vocabulary) -> N
 
 
 def find_place(key: str, model: str | None, vocabulary: Vocabulary) -> tuple[Section, str, Options]:
-    """Section, key and options that `KEY`, `COMMAND.KEY` or `aliases.NAME` and --model stand for; models have no option.
+    """Section, key and options that `KEY`, `COMMAND.KEY` or `aliases.NAME` stand for; what names a model has no option.
 
     Raises:
         UsageError: there is no such key, or it has no place there.

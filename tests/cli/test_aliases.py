@@ -14,7 +14,9 @@ Understood = Callable[..., dict]
 
 
 @pytest.fixture
-def understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Understood:
+def understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Understood:
     """What the command `show` makes of its arguments."""
     monkeypatch.chdir(tmp_path)
 

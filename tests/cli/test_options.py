@@ -220,7 +220,10 @@ def test_the_form_of_an_answer_is_an_option(
         (["--regex", ""], ["--regex is empty"]),
         (["--json-schema", ""], ["--json-schema is empty"]),
         (["--choice", ""], ["--choice must be a list of texts"]),
-        (["--choice", "a", "--regex", "a"], ["--regex and --choice are both given: an answer has one form", "keep one of them"]),
+        (
+            ["--choice", "a", "--regex", "a"],
+            ["--regex and --choice are both given", "keep one of them"],
+        ),
         (["--grammar", "none.gbnf"], ["--grammar none.gbnf can not be read"]),
         (["--grammar", "root ::= ("], ["--grammar is no GBNF"]),
     ],
