@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from llmcli.cli.chat_options import AnswerOptions
 from llmcli.cli.config_writer import Value
 from llmcli.cli.form_options import FormOptions
 from llmcli.cli.keys import (
@@ -153,7 +152,6 @@ def _check_alone(name: str, value: Any) -> None:
         SamplingOptions: SamplingOptions.overrides,
         EngineOptions: EngineOptions.config,
         FormOptions: lambda given: given.form({}),
-        AnswerOptions: AnswerOptions.check,
     }
     for bundle, check in checks.items():
         if name in {field.name for field in dataclasses.fields(bundle)}:

@@ -83,6 +83,8 @@ class FormOptions:
 
         value = getattr(self, name)
         option = _option(name)
+        if isinstance(value, str) and not value.strip():
+            raise RequestError(f"{option} is empty", param=name)
         try:
             if name == "json_schema":
                 value = schema_text(value)
@@ -91,11 +93,11 @@ class FormOptions:
             form = read_form({name: value})
             if form is not None:
                 check_form(form)
-        except UsageError as error:
-            raise UsageError(f"{option} {error.what}", why=error.why, fix=error.fix) from None
         except RequestError as error:
             what = option + error.what.removeprefix(name)
             raise RequestError(what, why=error.why, fix=error.fix, param=name) from None
+        except UsageError as error:
+            raise UsageError(f"{option} {error.what}", why=error.why, fix=error.fix) from None
         return form
 
     def chosen(self, origins: Mapping[str, str]) -> str | None:
