@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 
-_UTF8 = "[Console]::OutputEncoding = [Text.Encoding]::UTF8; "  # else it writes in the code page of old consoles
+_UTF8 = (
+    "[Console]::OutputEncoding = [Text.Encoding]::UTF8; "  # else it writes in the code page of old consoles
+)
 
 # What must be set for the program to work, and how it is called.
 _PROGRAMS = (

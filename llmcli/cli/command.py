@@ -240,7 +240,10 @@ class Command(TyperCommand):
     def _origin_of_refused(self, ctx: Any, message: str) -> str:
         """Where the value comes from that a message about an option (`--top-p must be …`) refuses, unless typed."""
         for parameter in self.params:
-            if message.split(" ", 1)[0].rstrip(":") in parameter.opts and parameter.param_type_name == "option":
+            if (
+                message.split(" ", 1)[0].rstrip(":") in parameter.opts
+                and parameter.param_type_name == "option"
+            ):
                 return told_origin(ctx, parameter)
         return ""
 

@@ -21,7 +21,17 @@ from llmcli.cli.config_writer import remove_setting, write_setting
 from llmcli.cli.editor import editor_command
 from llmcli.cli.groups import Place, Subcommands
 from llmcli.cli.keys import MODEL_VARIABLE, SECRETS, Vocabulary, read_vocabulary, set_variable
-from llmcli.cli.layers import MODEL, Layers, Setting, in_force, read_file, read_layers, shown, user_file
+from llmcli.cli.layers import (
+    ALIASES,
+    MODEL,
+    Layers,
+    Setting,
+    in_force,
+    read_file,
+    read_layers,
+    shown,
+    user_file,
+)
 from llmcli.cli.listing import Column, print_listing
 from llmcli.cli.options import ListingFormat
 from llmcli.errors import LLMCliError, UsageError, quote
@@ -169,7 +179,7 @@ def set_value(
     write_setting(user_file(), section, name, value)
     said = HIDDEN if name in SECRETS else show_value(value)
     typer.echo(f"{name} = {said} in {shown(user_file())} [{_title(section)}]", err=True)
-    variable = _set_variable(name, next(iter(options.values()), None))
+    variable = None if section == (ALIASES,) else _set_variable(name, next(iter(options.values()), None))
     if variable:
         typer.echo(f"{variable} in the environment goes before it", err=True)
 

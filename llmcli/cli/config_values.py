@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from llmcli.cli.chat_options import AnswerOptions
 from llmcli.cli.config_writer import Value
 from llmcli.cli.form_options import FormOptions
 from llmcli.cli.keys import (
@@ -60,7 +59,7 @@ def check_files(ctx: typer.Context, layers: Layers, vocabulary: Vocabulary) -> N
 
 
 def find_place(key: str, model: str | None, vocabulary: Vocabulary) -> tuple[Section, str, Options]:
-    """Section, key and options that `KEY`, `COMMAND.KEY` or `aliases.NAME` and --model stand for; models have no option.
+    """Section, key and options that `KEY`, `COMMAND.KEY` or `aliases.NAME` stand for; what names a model has no option.
 
     Raises:
         UsageError: there is no such key, or it has no place there.
@@ -153,7 +152,6 @@ def _check_alone(name: str, value: Any) -> None:
         SamplingOptions: SamplingOptions.overrides,
         EngineOptions: EngineOptions.config,
         FormOptions: lambda given: given.form({}),
-        AnswerOptions: AnswerOptions.check,
     }
     for bundle, check in checks.items():
         if name in {field.name for field in dataclasses.fields(bundle)}:

@@ -16,6 +16,7 @@ from llmcli.ui.parameters import FLAG
 
 FORM = "Form of the answer"
 ENVIRONMENT = "environment variable"  # how such an origin begins
+FLAG_STRENGTH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,8 @@ class FormOptions:
 
         value = getattr(self, name)
         option = _option(name)
+        if isinstance(value, str) and not value.strip():
+            raise RequestError(f"{option} is empty", param=name)
         try:
             if name == "json_schema":
                 value = schema_text(value)
@@ -90,11 +93,11 @@ class FormOptions:
             form = read_form({name: value})
             if form is not None:
                 check_form(form)
-        except UsageError as error:
-            raise UsageError(f"{option} {error.what}", why=error.why, fix=error.fix) from None
         except RequestError as error:
             what = option + error.what.removeprefix(name)
             raise RequestError(what, why=error.why, fix=error.fix, param=name) from None
+        except UsageError as error:
+            raise UsageError(f"{option} {error.what}", why=error.why, fix=error.fix) from None
         return form
 
     def chosen(self, origins: Mapping[str, str]) -> str | None:
@@ -104,23 +107,21 @@ class FormOptions:
             UsageError: two are given in the same way.
         """
         names = [field.name for field in dataclasses.fields(self)]
-        given = {
-            name: origins.get(name, FLAG) for name in names if getattr(self, name) not in (None, [], ())
-        }
+        given = {name: origins.get(name, FLAG) for name in names if getattr(self, name) not in (None, [], ())}
         strongest = max(map(_strength, given.values()), default=0)
-        first, *others = [name for name in given if _strength(given[name]) == strongest] or [None]
-        if first is not None and others:
-            told = [f"{_option(name)} comes from {given[name]}" for name in (first, *others)]
+        found = [name for name in given if _strength(given[name]) == strongest]
+        if len(found) > 1:
+            told = [f"{_option(name)} comes from {given[name]}" for name in found]
             raise UsageError(
-                f"{_option(first)} and {_option(others[0])} are both given: an answer has one form",
-                why="" if given[first] == FLAG else "\n".join(told),
+                f"{_option(found[0])} and {_option(found[1])} are both given: an answer has one form",
+                why="" if strongest == FLAG_STRENGTH else "\n".join(told),
                 fix="keep one of them",
             )
-        return first
+        return found[0] if found else None
 
 
 def _strength(origin: str) -> int:
-    return 2 if origin == FLAG else 1 if origin.startswith(ENVIRONMENT) else 0
+    return FLAG_STRENGTH if origin == FLAG else 1 if origin.startswith(ENVIRONMENT) else 0
 
 
 def _option(name: str) -> str:

@@ -1,7 +1,8 @@
 """The configuration files, in layers: the user's, then the project's.
 
 Within a file [defaults] < [COMMAND] < [models."owner/name"], exact names above globs; keys above all sections belong
-to [defaults]. [aliases] sets no option: its keys are names of models. Owns where the files are, how they are read and which of their values apply to a command and a model.
+to [defaults]. [aliases] sets no option: its keys are names of models. Owns where the files are, how they are read and
+which of their values apply to a command and a model.
 Which keys there are and what they may hold is the business of `cli/keys.py`. Called by `cli/command.py` and
 `cli/config.py`.
 """

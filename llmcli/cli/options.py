@@ -14,7 +14,7 @@ values live (`EngineConfig`, `SamplingParams`), here only their form.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal

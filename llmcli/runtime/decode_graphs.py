@@ -87,7 +87,9 @@ class DecodeGraphs:
         count = len(step.slices)
         rows = self._buckets[bisect_left(self._buckets, count)]
         if not self._graphs:
-            self._make(self._buckets[-1])  # the largest first: the others find room in the memory that it leaves
+            self._make(
+                self._buckets[-1]
+            )  # the largest first: the others find room in the memory that it leaves
         graph = self._graphs.get(rows) or self._make(rows)
         if last is not None:
             known = min(len(last.ids), len(self._last))

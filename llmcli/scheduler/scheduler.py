@@ -5,11 +5,12 @@ budget of tokens per step; long prompts go in chunks; when blocks run out the ne
 own up and is computed again later. Knows no text, no clock and no tensor. The engine calls `schedule`, runs
 the step, and calls `apply`.
 
-One step ahead: a step may be planned while the one before it runs. Every sequence is then taken to go on by the
-token that it is drawing, whose id nobody knows yet (`SequenceSlice.late`). Only what does not depend on that id is
-decided: where it is, that it is followed by another one, that the last of an output is followed by none. Penalties, forms
-of answers and preemption wait until all tokens are known. A sequence that turns out to have ended leaves a slice in flight: its token
-is dropped, and its blocks are released when that step lands. Blocks are hashed when their ids are known.
+One step ahead: a step may be planned while the one before it runs. Every sequence is then taken to go on by the token
+that it is drawing, whose id nobody knows yet (`SequenceSlice.late`). Only what does not depend on that id is decided:
+where it is, that it is followed by another one, that the last of an output is followed by none. Penalties, forms of
+answers and preemption wait until all tokens are known. A sequence that turns out to have ended leaves a slice in
+flight: its token is dropped, and its blocks are released when that step lands. Blocks are hashed when their ids are
+known.
 """
 
 from bisect import bisect_left, insort

@@ -111,17 +111,16 @@ class LocalModels:
             model=ModelName(_name_again(model), model.revision),
         )
 
-
-def _name_again(model: LocalModel) -> str:
-    """What finds the model again from any folder."""
-    return str(Path(model.path).resolve()) if model.source == "folder" else model.name
-
-
     def check_form(self, form: StructuredOutput) -> None:
         """Compile it."""
         from llmcli.text.grammar import check_form  # not for every chat
 
         check_form(form)
+
+
+def _name_again(model: LocalModel) -> str:
+    """What finds the model again from any folder."""
+    return str(Path(model.path).resolve()) if model.source == "folder" else model.name
 
 
 class RemoteModels:

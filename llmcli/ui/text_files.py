@@ -20,9 +20,7 @@ def read_text(name: str) -> str:
         if stat.S_ISDIR(status.st_mode):
             raise UsageError(f"{quote(name)} is a folder", fix="name a file in it")
         if status.st_size > MAX_BYTES:
-            raise UsageError(
-                f"{quote(name)} has {status.st_size:,} bytes, at most {MAX_BYTES:,} are read"
-            )
+            raise UsageError(f"{quote(name)} has {status.st_size:,} bytes, at most {MAX_BYTES:,} are read")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:

@@ -14,7 +14,9 @@ Understood = Callable[..., dict]
 
 
 @pytest.fixture
-def understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Understood:
+def understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Understood:
     """What the command `show` makes of its arguments."""
     monkeypatch.chdir(tmp_path)
 
@@ -76,7 +78,7 @@ def test_config_sets_shows_and_removes_an_alias(run_llmcli: RunProgram) -> None:
     done = run_llmcli("chat", "llama3.1", "hi", "-n", "1")
     assert done.returncode == 0, done.stderr
     assert run_llmcli("config", "unset", "aliases.llama3.1").returncode == 0
-    assert run_llmcli("config", "show").stdout == ""
+    assert "aliases" not in run_llmcli("config", "show").stdout
 
 
 def test_one_word_is_the_model_where_it_is_an_alias_and_a_model_can_be_switched_to_by_it(

@@ -220,7 +220,10 @@ def test_the_form_of_an_answer_is_an_option(
         (["--regex", ""], ["--regex is empty"]),
         (["--json-schema", ""], ["--json-schema is empty"]),
         (["--choice", ""], ["--choice must be a list of texts"]),
-        (["--choice", "a", "--regex", "a"], ["--regex and --choice are both given: an answer has one form", "keep one of them"]),
+        (
+            ["--choice", "a", "--regex", "a"],
+            ["--regex and --choice are both given", "keep one of them"],
+        ),
         (["--grammar", "none.gbnf"], ["--grammar none.gbnf can not be read"]),
         (["--grammar", "root ::= ("], ["--grammar is no GBNF"]),
     ],
@@ -263,17 +266,16 @@ def test_two_forms_of_files_are_told_with_where_they_come_from() -> None:
 
 
 def test_a_flag_replaces_the_form_of_the_environment_and_a_wrong_one_there_is_told_with_its_variable(
-    run_llmcli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    run_llmcli: Callable[..., Any],
 ) -> None:
-    monkeypatch.setenv("LLMCLI_REGEX", "[0-9]{3}")
-    done = run_llmcli("chat", "hi", "--choice", "left", "--choice", "right")
+    three, broken = {"LLMCLI_REGEX": "[0-9]{3}"}, {"LLMCLI_REGEX": "a(b"}
+    done = run_llmcli("chat", "hi", "--choice", "left", "--choice", "right", env=three)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("left", "right")
-    done = run_llmcli("chat", "-i", input="/set\n")
+    done = run_llmcli("chat", "-i", input="/set\n", env=three)
     assert "form" in done.stderr
     assert "regex [0-9]{3} (environment variable LLMCLI_REGEX)" in done.stderr
-    monkeypatch.setenv("LLMCLI_REGEX", "a(b")
-    done = run_llmcli("chat", "hi")
+    done = run_llmcli("chat", "hi", env=broken)
     assert done.returncode == 2
     assert "--regex can not be used: unclosed group" in done.stderr
     assert "at character 2 of a(b" in done.stderr

@@ -165,14 +165,12 @@ def test_a_server_keeps_its_own(
 
 
 def test_what_a_file_says_of_the_models_here_is_nothing_to_a_server_or_to_raw_prompts(
-    template: Path, run_llmcli: RunProgram, monkeypatch: pytest.MonkeyPatch
+    template: Path, run_llmcli: RunProgram
 ) -> None:
-    monkeypatch.setenv("LLMCLI_CHAT_TEMPLATE", str(template))
-    monkeypatch.setenv("LLMCLI_GENERATION_CONFIG", "none")
-    done = run_llmcli("chat", "hi", "--url", "http://127.0.0.1:9/v1")
+    layers = {"LLMCLI_CHAT_TEMPLATE": str(template), "LLMCLI_GENERATION_CONFIG": "none"}
+    done = run_llmcli("chat", "hi", "--url", "http://127.0.0.1:9/v1", env=layers)
     assert "127.0.0.1:9" in done.stderr
     assert "can not be used with --url" not in done.stderr
-    monkeypatch.delenv("LLMCLI_CHAT_TEMPLATE")
     done = run_llmcli("run", "--prompt", "hi", "--raw", "-n", "1", "--chat-template-kwargs", "{}")
     assert done.returncode == 0, done.stderr
 

@@ -174,7 +174,9 @@ def tokens_of(runner: Runner, *, special: bool, late: bool, count: int) -> list[
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
-@pytest.mark.parametrize("special", [False, True], ids=["plain", "with penalties, log-probabilities and a form"])
+@pytest.mark.parametrize(
+    "special", [False, True], ids=["plain", "with penalties, log-probabilities and a form"]
+)
 def test_graphs_draw_what_single_operations_draw(folder: Path, special: bool) -> None:
     expected = tokens_of(make(folder, graphs=False), special=special, late=False, count=4)
     for late in (False, True):

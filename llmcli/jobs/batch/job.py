@@ -218,7 +218,9 @@ class BatchRun:
                 params = params.replace(seed=self._random.randint(0, MAX_SEED))
             prompt_ids = self._encoder.encode(request)
             if params.structured is not None:
-                params = params.replace(structured=self._encoder.placed(params.structured, request, prompt_ids))
+                params = params.replace(
+                    structured=self._encoder.placed(params.structured, request, prompt_ids)
+                )
         except LLMCliError as error:
             self._refuse(place, request, error, counts)
         else:

@@ -66,7 +66,8 @@ def model_settings(
         "chat_template": None if template is None else sha256(repr(template).encode()).hexdigest()[:16],
         "chat_template_kwargs": dict(substitutes.template_kwargs) or None,
         **{name: getattr(config, name) for name in _ENGINE_FIELDS},
-        "sampling": dataclasses.asdict(params) | {"structured": None if form is None else f"{form.kind} {form.text}"},
+        "sampling": dataclasses.asdict(params)
+        | {"structured": None if form is None else f"{form.kind} {form.text}"},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from llmcli.errors import RequestError, UsageError
 from llmcli.jobs.batch.requests import BatchRequest, Message
 from llmcli.structured import StructuredOutput
-from llmcli.text.reasoning import ReasoningSplitter
+from llmcli.text.reasoning import ReasoningMarks, ReasoningSplitter
 
 MARK_TOKENS = 32  # more than the opening of reasoning and the white space after it have
 

@@ -170,7 +170,7 @@ def test_status_tells_model_memory_context_parameters_and_prefix_cache(chat: Cha
 def test_status_says_when_the_model_brings_no_defaults() -> None:
     chat = Chat(FakeEngine())
     run(chat, "/status")
-    assert "no generation_config.json" in chat.notes
+    assert "none of the model's own" in chat.notes
 
 
 def test_clear_forgets_the_turns(chat: Chat) -> None:

@@ -89,7 +89,7 @@ def test_show_says_what_the_model_does_not_bring() -> None:
     run(chat, "/show template", "/show license", "/show params")
     assert "fake has no chat template" in chat.notes
     assert "fake brings no licence" in chat.notes
-    assert "fake brings no sampling defaults" in chat.notes
+    assert "fake has no sampling defaults of its own" in chat.notes
 
 
 def test_logprobs_show_the_alternatives_of_each_token() -> None:
