@@ -54,8 +54,8 @@ def build_engine(
         on_warning: called with one line for each thing that was ignored.
 
     Raises:
-        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit; that a GPU has too little
-            memory may be found out when the weights are there already.
+        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit: on a GPU that may turn out
+            when the weights are there already.
         UsageError: a value of the config does not suit the model; or the GPU asked for can not be used.
         EngineError: the GPU failed.
     """
@@ -212,23 +212,27 @@ def _warm_up(
     """
     import torch
 
+    workspace = _measure(make_runner(replace(config, num_blocks=NUM_BLOCKS)), config, held_before, report)
+    gc.collect()  # lest a cycle keeps what the KV cache is to have
+    torch.cuda.empty_cache()
+    return workspace
+
+
+def _measure(runner: "Runner", config: ResolvedConfig, held_before: int, report: Report) -> int:
+    import torch
+
     from llmcli_kernels.triton_toolchain import cache_folder
 
     assert config.gpu is not None
     where = f"{config.gpu.name} (the first use compiles them; kept in {from_home(cache_folder())})"
-    runner = make_runner(replace(config, num_blocks=NUM_BLOCKS))
     workspace = measure_workspace(
-        lambda: compile_kernels(runner.warm_up, warm_up_steps(config), where, report),
+        partial(compile_kernels, runner.warm_up, warm_up_steps(config), where, report),
         free_before=config.gpu.free_memory,
         held_before=held_before,
         weights=config.weight_bytes,
         cuda=torch.cuda,
     )
-    num_parts = sum(4 if layer.quantized else 2 for layer in runner.cache.layers)
-    del runner
-    gc.collect()  # lest a cycle keeps what the KV cache is to have
-    torch.cuda.empty_cache()
-    return workspace + num_parts * ALLOCATION_BYTES
+    return workspace + ALLOCATION_BYTES * sum(4 if layer.quantized else 2 for layer in runner.cache.layers)
 
 
 def _decode_graphs(decoder: "Decoder", cache: "KVCache", config: ResolvedConfig) -> "DecodeGraphs":

@@ -247,7 +247,9 @@ class _Reader:
         for target, piece in zip(*pieces, strict=True):
             if len(self.on_their_way) == MOST_PIECES:
                 self.on_their_way.popleft().synchronize()
-            target.copy_(piece.pin_memory(), non_blocking=True)  # its memory is used again when the copy is done
+            target.copy_(
+                piece.pin_memory(), non_blocking=True
+            )  # its memory is used again when the copy is done
             self.on_their_way.append(torch.cuda.current_stream().record_event())
         return there
 

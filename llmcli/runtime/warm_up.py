@@ -16,7 +16,9 @@ GREEDY = SampleSpec(SamplingParams(temperature=0), seed=0, choice=0, position=0)
 DRAWN = SampleSpec(
     SamplingParams(temperature=1.0, top_k=20, top_p=0.9, min_p=0.05), seed=0, choice=0, position=0
 )
-MOST = SampleSpec(DRAWN.params.replace(logprobs=MAX_LOGPROBS), seed=0, choice=0, position=0)  # takes most memory
+MOST = SampleSpec(
+    DRAWN.params.replace(logprobs=MAX_LOGPROBS), seed=0, choice=0, position=0
+)  # takes most memory
 FEW_QUERIES = 16  # the end of a prompt whose beginning is cached
 SHORTEST_CONTEXT = 256  # tokens; contexts grow fourfold from here
 TOKEN = 0
@@ -35,7 +37,11 @@ def warm_up_steps(config: ResolvedConfig) -> list[Step]:
             _one(config, config.max_model_len - count, count)
             for count in _growing(2, min(FEW_QUERIES, most_tokens), 2)
         ),
-        *(_joined(config, length) for length in (1, config.max_model_len) if most_sequences > 1 and most_tokens > 2),
+        *(
+            _joined(config, length)
+            for length in (1, config.max_model_len)
+            if most_sequences > 1 and most_tokens > 2
+        ),
         _one(config, config.max_model_len - most_tokens, most_tokens),
         _prompts(config, most_sequences),
     ]

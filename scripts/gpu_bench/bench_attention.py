@@ -81,7 +81,9 @@ def run(session: Session) -> None:
         for case in DRY_DECODES if session.dry else DECODES:
             session.case(str(case), partial(_decode, session, kernels, case))
         for case in DRY_DECODES if session.dry else ATTENDS:
-            session.case(str(case).replace("attention_decode", "attend"), partial(_attend, session, kernels, case))
+            session.case(
+                str(case).replace("attention_decode", "attend"), partial(_attend, session, kernels, case)
+            )
         for heads, tokens in ((DRY_HEADS, 20),) if session.dry else PREFILLS:
             name = f"attention_prefill {heads.name} {tokens} tokens"
             session.case(name, partial(_prefill, session, kernels, heads, tokens))

@@ -120,7 +120,9 @@ TARGETS: tuple[Target, ...] = (
     Target("int4_linear", VS_CUBLAS, 0.9, "M above 2048", "1 - 215/M", {"m": at_least(2049)}),
     Target("int4_linear", VS_TINYGEMM, 1.0, "every M", "ahead of torch's own operator"),
     Target("int4_linear", VS_GEMLITE, 1.0, "every M", "ahead of the best Triton kernels published"),
-    Target("attend", VS_IN_TURN, 1.0, "every batch that decodes", "a launch less, and more work in the other"),
+    Target(
+        "attend", VS_IN_TURN, 1.0, "every batch that decodes", "a launch less, and more work in the other"
+    ),
     Target(
         "attention_decode",
         BANDWIDTH,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llmcli_kernels import AttentionBatch, KernelSet
+from llmcli_kernels import KernelSet
 from llmcli_kernels.activations import Partials
 from llmcli_kernels.paged_kv import PagedKV
 from llmcli_kernels.rope_kv_write import QKNorm
@@ -41,7 +41,11 @@ class AttendCase:
 
     def rows(self) -> Tensor | Partials:
         """A copy: some sets use them up."""
-        return Partials(self.qkv.parts.clone(), self.qkv.dtype) if isinstance(self.qkv, Partials) else self.qkv.clone()
+        return (
+            Partials(self.qkv.parts.clone(), self.qkv.dtype)
+            if isinstance(self.qkv, Partials)
+            else self.qkv.clone()
+        )
 
     def at_once(self, kernels: KernelSet, kv: PagedKV) -> Tensor:
         case = self.paged

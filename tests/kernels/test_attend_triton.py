@@ -33,7 +33,9 @@ def test_summands_are_added_up_first(triton, summands: int, storage) -> None:
     assert_as_in_turn(make(DECODES, dtype=HALF, summands=summands, storage=storage), triton)
 
 
-@pytest.mark.parametrize(("size", "rotary"), [(16, 8), (24, 24), (64, 64), (80, 32), (80, 80), (96, 96), (256, 256)])
+@pytest.mark.parametrize(
+    ("size", "rotary"), [(16, 8), (24, 24), (64, 64), (80, 32), (80, 80), (96, 96), (256, 256)]
+)
 def test_head_sizes_and_rotations_of_a_part(triton, monkeypatch, size: int, rotary: int) -> None:
     poison_memory(monkeypatch)
     assert_as_in_turn(make(DECODES, dtype=HALF, size=size, rotary=rotary), triton)
@@ -111,7 +113,9 @@ def test_where_all_decode_nothing_is_launched_for_the_rotation(triton, monkeypat
 
 
 @pytest.mark.parametrize("lens", [[40, 0, 5], [0, 0, 0]])
-def test_a_sequence_that_is_padding_writes_nothing_and_gets_zeros(triton, monkeypatch, lens: list[int]) -> None:
+def test_a_sequence_that_is_padding_writes_nothing_and_gets_zeros(
+    triton, monkeypatch, lens: list[int]
+) -> None:
     """Lengths on the device go before those that the launch was made for."""
     poison_memory(monkeypatch)
     case = make([(1, 40), (1, 33), (1, 5)], dtype=HALF, summands=2)

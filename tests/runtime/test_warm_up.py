@@ -81,4 +81,7 @@ def test_steps_that_decode_are_those_that_graphs_are_made_of(name: str) -> None:
     sizes = [len(step.slices) for step in steps]
     most = min(config.max_num_seqs, config.max_num_batched_tokens)
     assert (sizes[0], sizes[-1]) == (most, 1)
-    assert all(any(smaller < size <= bucket for size in sizes) for smaller, bucket in pairwise((0, *buckets_up_to(most))))
+    assert all(
+        any(smaller < size <= bucket for size in sizes)
+        for smaller, bucket in pairwise((0, *buckets_up_to(most)))
+    )

@@ -141,7 +141,6 @@ class Call:
             "window": self.sliding_window,
         }
 
-
     def rotation(self) -> dict[str, Any]:
         """Arguments of the decode kernel alone: where q comes from, and how keys and values are stored."""
         source, kv = self.unrotated, self.kv
@@ -231,7 +230,6 @@ class AotCase:
             "cap": "fp32" if self.has_softcap else None,
             "window": "i32" if self.has_window else None,
         }
-
 
     def rotation(self) -> tuple[dict[str, str | None], Mapping[str, Any]]:
         """Types of what `Call.rotation` gives, and its constants."""

@@ -166,7 +166,11 @@ def aot_variants(capability: tuple[int, int], table: TuningTable) -> list[AotVar
         AotCase(dtype=torch.float32),
         AotCase(head_size=64, dtype=torch.float32),
     ]
-    cases += [AotCase(dtype=dtype, storage=storage, summands=4) for dtype in (fp16, bf16) for storage in (None, int8, fp8)]
+    cases += [
+        AotCase(dtype=dtype, storage=storage, summands=4)
+        for dtype in (fp16, bf16)
+        for storage in (None, int8, fp8)
+    ]
     cases += [AotCase(summands=summands, splits=summands > 1, has_norm=True) for summands in (1, 16)]
     cases += [AotCase(head_size=size, summands=4) for size in (64, 80)]
     splits = [_split_variant(case, capability, table) for case in cases]
