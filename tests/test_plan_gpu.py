@@ -71,7 +71,7 @@ def test_a_measured_workspace_takes_the_place_of_the_estimate(device: Any) -> No
     assert smaller.workspace_bytes == estimated.workspace_bytes - 100 * MIB
     assert smaller.num_blocks > estimated.num_blocks
     assert resolve(config, LLAMA_7B_AWQ, hardware, estimated.workspace_bytes) == estimated
-    with pytest.raises(DoesNotFitError, match="workspace 10.0 GiB of 10.0 GiB free"):
+    with pytest.raises(DoesNotFitError, match=r"workspace 10\.0 GiB of 10\.0 GiB free"):
         resolve(config, LLAMA_7B_AWQ, hardware, 10 * GIB)
 
 

@@ -54,8 +54,8 @@ def build_engine(
         on_warning: called with one line for each thing that was ignored.
 
     Raises:
-        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit: on a GPU that may turn out
-            when the weights are there already.
+        ModelNotRunnableError: a file is damaged, something is unsupported, or it does not fit: on a GPU this may turn
+            out when the weights are there already.
         UsageError: a value of the config does not suit the model; or the GPU asked for can not be used.
         EngineError: the GPU failed.
     """

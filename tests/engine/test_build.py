@@ -102,7 +102,9 @@ def test_on_a_gpu_the_kv_cache_is_what_the_measured_steps_leave(monkeypatch: pyt
 def test_steps_that_take_more_than_the_gpu_has_end_with_need_against_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(DoesNotFitError, match="the GPU has 7.4 GiB free, the model needs 9.0 GiB") as error:
+    with pytest.raises(
+        DoesNotFitError, match=r"the GPU has 7\.4 GiB free, the model needs 9\.0 GiB"
+    ) as error:
         OnGpu(workspace=9 * GIB).build(monkeypatch)
     assert "workspace 9.0 GiB" in error.value.why
     assert "--device cpu" in error.value.fix
