@@ -92,7 +92,7 @@ def checked_value(ctx: typer.Context, key: str, options: Options, texts: list[st
     Raises:
         UsageError: an option does not take it.
     """
-    if not options:  # a model
+    if key == MODEL or not options:  # those of aliases have none
         return _checked_model(" ".join(texts))
     if all(option.multiple for option in options.values()):
         _check(ctx, key, options, lambda option: texts)

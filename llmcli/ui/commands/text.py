@@ -34,7 +34,7 @@ def paste(state: ChatState, argument: str) -> Outcome:
     if command is None:
         raise UsageError(
             "/paste finds no program that reads the clipboard",
-            why="it looks for wl-paste, xclip, xsel and pbpaste",
+            why="it looks for wl-paste, xclip, xsel, pbpaste and, in WSL, powershell.exe",
             fix="paste into the prompt with the terminal's own key: nothing is sent before Enter",
         )
     _attach(state, "the clipboard", read_clipboard(command))
