@@ -240,16 +240,15 @@ class _Reader:
 
     def _sent(self, mapped: Tensor) -> Tensor:
         """A tensor of a file on the device. A GPU fetches one piece while the next is read, and is not waited for."""
-        if self.device == "cpu":
-            return mapped
+        if self.device != "cuda":
+            return mapped.to(self.device)
         there = torch.empty_like(mapped, device=self.device)
         pieces = (tensor.flatten().split(PIECE) for tensor in (there, mapped))
         for target, piece in zip(*pieces, strict=True):
             if len(self.on_their_way) == MOST_PIECES:
                 self.on_their_way.popleft().synchronize()
-            target.copy_(
-                piece.pin_memory(), non_blocking=True
-            )  # its memory is used again when the copy is done
+            locked = piece.pin_memory()  # torch uses its memory again when the copy is done
+            target.copy_(locked, non_blocking=True)
             self.on_their_way.append(torch.cuda.current_stream().record_event())
         return there
 

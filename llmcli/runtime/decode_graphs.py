@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmcli.model.decoder import Decoder
 from llmcli.model.forward_batch import ForwardBatch, KVCache
-from llmcli.runtime.forward import CPU, LastDrawn
+from llmcli.runtime.forward import CPU, LastDrawn, pending_tokens
 from llmcli.runtime.sampler import Drawn, draw, is_plain, sampling_parameters
 from llmcli.runtime.transfer import on_host, to_device, unpack
 from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
@@ -86,10 +86,8 @@ class DecodeGraphs:
         """
         count = len(step.slices)
         rows = self._buckets[bisect_left(self._buckets, count)]
-        if not self._graphs:
-            self._make(
-                self._buckets[-1]
-            )  # the largest first: the others find room in the memory that it leaves
+        if not self._graphs:  # the largest first: the others find room in the memory that it leaves
+            self._make(self._buckets[-1])
         graph = self._graphs.get(rows) or self._make(rows)
         if last is not None:
             known = min(len(last.ids), len(self._last))
@@ -99,7 +97,9 @@ class DecodeGraphs:
         tokens = graph.replay()
         if all(map(is_plain, specs)):
             return Drawn(tokens)
-        return draw(self._logits[:count], specs, self._decoder.kernels)  # penalties and the like: drawn again
+        # Penalties and the like: drawn again. The graph has overwritten what `last` refers to, but not its copy.
+        kept = None if last is None else LastDrawn(self._last, last.rows)
+        return draw(self._logits[:count], specs, self._decoder.kernels, pending_tokens(step, kept))
 
     def _make(self, rows: int) -> "_Graph":
         """Capture a graph while it has nothing but rows that fill up."""

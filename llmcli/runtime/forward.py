@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from llmcli.model.forward_batch import ForwardBatch
+from llmcli.runtime.adjustments import Pending
 from llmcli.runtime.transfer import to_device
 from llmcli.scheduler.step import SequenceSlice, Step
 from llmcli_kernels.paged_attention import AttentionBatch
@@ -25,6 +26,20 @@ class LastDrawn:
 
     ids: Tensor
     rows: Mapping[int, int]
+
+
+def pending_tokens(step: Step, last: LastDrawn | None) -> Pending | None:
+    """The tokens that the histories of a step's late slices lack; rows are those of the slices that draw."""
+    if last is None:
+        return None
+    drawing = [part for part in step.slices if part.sample is not None]
+    late = {row: part.seq_id for row, part in enumerate(drawing) if part.late}
+    sources = {
+        row: last.rows[seq_id]
+        for row, seq_id in late.items()
+        if (sample := drawing[row].sample) is not None and sample.params.uses_history
+    }
+    return Pending(last.ids, sources) if sources else None
 
 
 def build_batch(

@@ -8,7 +8,7 @@ import torch
 from llmcli.model.decoder import Decoder
 from llmcli.model.forward_batch import KVCache
 from llmcli.runtime.decode_graphs import DecodeGraphs
-from llmcli.runtime.forward import LastDrawn, build_batch
+from llmcli.runtime.forward import LastDrawn, build_batch, pending_tokens
 from llmcli.runtime.gpu_errors import gpu_error
 from llmcli.runtime.sampler import Drawn, draw, read
 from llmcli.runtime.transfer import all_done, to_host
@@ -102,7 +102,8 @@ class Runner:
     def _operation_by_operation(self, step: Step, specs: list[SampleSpec]) -> Drawn | None:
         batch = build_batch(step, self.block_size, self.device, self._last)
         logits = self.decoder.forward(batch, self.cache)
-        return draw(logits, specs, self.decoder.kernels) if specs else None
+        pending = pending_tokens(step, self._last)
+        return draw(logits, specs, self.decoder.kernels, pending) if specs else None
 
     @contextmanager
     def _told(self) -> Iterator[None]:

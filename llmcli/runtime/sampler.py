@@ -1,30 +1,25 @@
-"""From logits to the next tokens: penalties and bans, the sampling kernel, log-probabilities.
+"""From logits to the next tokens: the sampling kernel, log-probabilities, and random numbers.
 
 Random numbers depend on (seed, output position, choice) alone, so that a result does not depend on the batch. What is
 drawn stays on the device until somebody reads it, and nothing here waits for the device before.
 """
 
 import hashlib
-import math
 import struct
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from llmcli.outputs import Logprob, TokenLogprobs
-from llmcli.runtime.transfer import to_device
+from llmcli.runtime.adjustments import Pending, adjust
+from llmcli.runtime.transfer import column, to_device
 from llmcli.scheduler.step import SampledToken, SampleSpec
 from llmcli_kernels import KernelSet
 from llmcli_kernels.sampling import SamplingBatch
 
 _KEY = struct.Struct("<QQQ")
-# For each byte of a mask what is added to the logits of its eight tokens: minus infinity where a bit is 0.
-_BANS = torch.where(
-    (torch.arange(256, device="cpu")[:, None] >> torch.arange(8, device="cpu")) & 1 == 1, 0.0, -torch.inf
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +44,20 @@ def sample(
     return read(drawn.tokens.cpu(), [part.cpu() for part in drawn.logprobs], specs, seq_ids)
 
 
-def draw(logits: Tensor, specs: Sequence[SampleSpec], kernels: KernelSet) -> Drawn:
-    """Draw one token for each row of logits [R, vocab_size] float32; the rows are changed in place."""
+def draw(
+    logits: Tensor, specs: Sequence[SampleSpec], kernels: KernelSet, pending: Pending | None = None
+) -> Drawn:
+    """Draw one token for each row of logits [R, vocab_size] float32; the rows are changed in place.
+
+    Args:
+        pending: the tokens that histories lack.
+    """
     asking = asking_rows(specs)
     raw = None
     if asking:
-        (rows,) = to_device((_column(asking, torch.int64),), logits.device)
+        (rows,) = to_device((column(asking, torch.int64),), logits.device)
         raw = torch.log_softmax(logits[rows], dim=-1)
-    adjust(logits, specs)
-    _ban_all_but_allowed(logits, specs)
+    adjust(logits, specs, pending)
     ids, finite = kernels.sample(logits, _sampling_batch(specs, logits.device))
     tokens = torch.stack((ids, finite.to(ids.dtype)))
     if raw is None:
@@ -126,72 +126,7 @@ def sampling_parameters(specs: Sequence[SampleSpec]) -> tuple[list[float], ...]:
 def _sampling_batch(specs: Sequence[SampleSpec], device: torch.device) -> SamplingBatch:
     dtypes = (torch.float32, torch.int64, torch.float32, torch.float32, torch.float64)
     pairs = zip(sampling_parameters(specs), dtypes, strict=True)
-    return SamplingBatch(*to_device([_column(*pair) for pair in pairs], device))
-
-
-def _column(numbers: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """On the CPU, whatever torch's default device is."""
-    return torch.tensor(numbers, dtype=dtype, device="cpu")
-
-
-def _ban_all_but_allowed(logits: Tensor, specs: Sequence[SampleSpec]) -> None:
-    """Ban what the masks of some rows do not allow; all masks are unpacked together, on the logits' device."""
-    masks = {i: spec.allowed for i, spec in enumerate(specs) if spec.allowed is not None}
-    if not masks:
-        return
-    packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8).view(len(masks), -1)
-    rows, packed, bans = to_device((_column(list(masks), torch.int64), packed, _BANS), logits.device)
-    logits.index_add_(0, rows, bans[packed.long()].flatten(1)[:, : logits.shape[1]])
-
-
-@dataclass(slots=True)
-class _Entries:
-    """Places in the logits, each at most once, with a number for each."""
-
-    rows: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    numbers: list[float] = field(default_factory=list)
-
-    def add(self, row: int, ids: Collection[int], numbers: Iterable[float]) -> None:
-        self.rows.extend([row] * len(ids))
-        self.ids.extend(ids)
-        self.numbers.extend(numbers)
-
-
-def adjust(logits: Tensor, specs: Sequence[SampleSpec]) -> None:
-    """Apply penalties, biases and bans in place, in this order; rows without any cost next to nothing."""
-    seen, counted, biased, banned = kinds = (_Entries(), _Entries(), _Entries(), _Entries())
-    for row, spec in enumerate(specs):
-        params = spec.params
-        if params.uses_history:
-            if params.repetition_penalty != 1.0:
-                ids = {*spec.prompt_ids, *spec.output_ids}
-                seen.add(row, ids, [params.repetition_penalty] * len(ids))
-            counts = Counter(spec.output_ids)
-            amounts = [params.frequency_penalty * n + params.presence_penalty for n in counts.values()]
-            counted.add(row, counts, amounts)
-        if params.logit_bias:
-            biased.add(row, params.logit_bias, params.logit_bias.values())
-        if spec.banned_ids:
-            banned.add(row, spec.banned_ids, [-math.inf] * len(spec.banned_ids))
-    if not any(kind.rows for kind in kinds):
-        return
-    parts = []
-    for kind in kinds:
-        parts += [_column(kind.rows, torch.int64), _column(kind.ids, torch.int64)]
-        parts.append(_column(kind.numbers, torch.float32))
-    there = to_device(parts, logits.device)
-    at = [(there[first], there[first + 1]) for first in range(0, len(there), 3)]
-    penalties, amounts_there, biases, minus_infinity = there[2::3]
-    if seen.rows:
-        values = logits[at[0]]
-        logits[at[0]] = torch.where(values > 0, values / penalties, values * penalties)
-    if counted.rows:
-        logits[at[1]] -= amounts_there
-    if biased.rows:
-        logits[at[2]] += biases
-    if banned.rows:
-        logits[at[3]] = minus_infinity
+    return SamplingBatch(*to_device([column(*pair) for pair in pairs], device))
 
 
 def _logprobs(raw: Tensor, ids: Tensor, count: int) -> tuple[Tensor, ...]:

@@ -15,6 +15,11 @@ from torch import Tensor
 ALIGNMENT = 16  # bytes; Triton compiles another kernel for a pointer with less
 
 
+def column(numbers: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """A tensor on the CPU, whatever torch's default device is."""
+    return torch.tensor(numbers, dtype=dtype, device="cpu")
+
+
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Contiguous CPU tensors on `device`; on a CPU themselves."""
     if device.type == "cpu":

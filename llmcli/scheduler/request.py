@@ -98,9 +98,9 @@ class Request:
         )
 
     @property
-    def awaits_history(self) -> bool:
-        """Whether its next token can not be chosen before one that is being drawn is known."""
-        return self.num_pending > 0 and (self._uses_history or self.params.structured is not None)
+    def awaits_token(self) -> bool:
+        """Whether its next token can not be chosen before one that is being drawn is known here."""
+        return self.num_pending > 0 and self.params.structured is not None
 
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
         """The known tokens at positions start .. end - 1."""

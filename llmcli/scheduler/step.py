@@ -24,7 +24,8 @@ class SampleSpec(NamedTuple):
         choice: the index of the choice, part of the random key.
         position: number of output tokens before this one, part of the random key.
         banned_ids: ids that may not be drawn now (stop and end ids before min_tokens).
-        prompt_ids, output_ids: the tokens so far, filled only when params.uses_history.
+        prompt_ids, output_ids: the tokens so far, filled only when params.uses_history; without the one that is being
+            drawn, if the slice is late.
         allowed: one bit for each id that may be drawn, bit i % 8 of byte i // 8 for id i; None allows all. The engine
             sets it.
     """

@@ -168,6 +168,8 @@ def tokens_of(runner: Runner, *, special: bool, late: bool, count: int) -> list[
         for n, spec in enumerate(specs_at(position)[:kinds]):
             start = len(PROMPTS[n]) + position - 1
             token_id = UNKNOWN if late else drawn[-1][n].token_id
+            if spec.params.uses_history and not late:
+                spec = spec._replace(output_ids=(*spec.output_ids, token_id))
             slices.append(SequenceSlice(n, start, (token_id,), blocks_of(n, start + 1), spec, late))
         drawn.append(runner.run(Step(tuple(slices))).tokens)
     return drawn

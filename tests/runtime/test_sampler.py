@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
+from llmcli.runtime.adjustments import Pending, adjust
 from llmcli.runtime.sampler import sample, uniform
 from llmcli.sampling import MAX_SEED, SamplingParams
 from llmcli.scheduler.step import SampledToken, SampleSpec
@@ -225,6 +226,34 @@ def test_a_mask_is_a_ban_of_all_other_ids_and_touches_no_other_row(kernels: str)
     given = sample(rows.clone(), masked, range(6), kernel_set)
     assert given == sample(rows.clone(), banned, range(6), kernel_set)
     assert all(masks[i][given[i].token_id] for i in masks)
+
+
+PENALTIES = [
+    {"repetition_penalty": 1.3},
+    {"repetition_penalty": 0.7, "presence_penalty": 0.37},
+    {"frequency_penalty": 0.11},
+    {"frequency_penalty": -0.7, "presence_penalty": 1.3, "repetition_penalty": 1.9},
+    {"presence_penalty": -0.2, "logit_bias": {3: 0.7, 9: -2.0}},
+    {},
+]
+
+
+@pytest.mark.parametrize("last", [3, 9, 12, 14], ids=["of the output", "twice", "of the prompt", "new"])
+def test_a_token_that_only_the_device_knows_is_penalised_to_the_bit_as_one_that_is_known(last: int) -> None:
+    whole = [
+        SampleSpec(SamplingParams(**more), 0, 0, 5, (1,), (12, 5, 12), (3, 9, 9, 6, last))
+        if more
+        else SampleSpec(SamplingParams(), 0, 0, 5)
+        for more in PENALTIES
+    ]
+    known = [one._replace(output_ids=one.output_ids[:-1]) for one in whole]
+    expected, found = logits(len(whole), seed=8), logits(len(whole), seed=8)
+    adjust(expected, whole)
+    ids = torch.tensor([0, last, 1, 2])
+    histories = [row for row, one in enumerate(whole) if one.prompt_ids]
+    adjust(found, known, Pending(ids, dict.fromkeys(histories, 1)))
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, logits(len(whole), seed=8))
 
 
 def packed(mask: torch.Tensor) -> bytes:
