@@ -82,7 +82,7 @@ def description_lines(facts: Mapping[str, Any]) -> list[str]:
         ("context", f"{facts['context']:,} tokens{window}"),
         (
             "shape",
-            f"{facts['layers']} layers of {facts['hidden_size']:,}; {facts['heads']} query and"
+            f"{_layers(facts['layers'])} of {facts['hidden_size']:,}; {facts['heads']} query and"
             f" {facts['kv_heads']} key-value heads of {facts['head_dim']}; {facts['vocabulary']:,} tokens",
         ),
         ("chat template", _template_line(facts["chat_template"])),
@@ -103,6 +103,10 @@ def description_lines(facts: Mapping[str, Any]) -> list[str]:
         rows.append(("would help", "; ".join(here["what_would_help"])))
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def _fits_cell(way: Way) -> str:
