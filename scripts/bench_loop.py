@@ -39,7 +39,7 @@ from llmcli.model.forward_batch import KVCache
 from llmcli.model.spec import read_model_spec
 from llmcli.plan import resolve
 from llmcli.runtime.decode_graphs import DecodeGraphs, Run
-from llmcli.runtime.runner import Runner, Wait
+from llmcli.runtime.runner import Draw, Runner, Wait
 from llmcli.sampling import SamplingParams
 from llmcli.scheduler.scheduler import Scheduler, SchedulerConfig
 from llmcli.scheduler.step import Step, StepResult
@@ -87,15 +87,20 @@ class TimedDevice:
     runner: Runner
     clock: Clock
 
-    def start(self, step: Step) -> Wait:
-        wait = self.runner.start(step)
+    def begin(self, step: Step) -> Draw:
+        draw = self.runner.begin(step)
         done_at = self.clock.begin()
 
-        def result() -> StepResult:
-            self.clock.wait(done_at)
-            return wait()
+        def drawn(step: Step) -> Wait:
+            wait = draw(step)
 
-        return result
+            def result() -> StepResult:
+                self.clock.wait(done_at)
+                return wait()
+
+            return result
+
+        return drawn
 
 
 class Texts:

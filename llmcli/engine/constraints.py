@@ -56,6 +56,10 @@ class Constraints:
         matcher.accept(token_id)
         return matcher.finished
 
+    def await_tokens(self, step: Step) -> bool:
+        """Whether masks of a step depend on tokens that are being drawn."""
+        return any(part.late and part.seq_id in self._matchers for part in step.slices)
+
     def constrain(self, step: Step) -> Step:
         """The step with a mask for each token that it draws for a constrained sequence."""
         if not self._matchers:

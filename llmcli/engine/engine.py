@@ -22,7 +22,7 @@ from llmcli.errors import EngineError, LLMCliError, RequestError, quote
 from llmcli.hub.models import LocalModel
 from llmcli.model.spec import ModelSpec
 from llmcli.outputs import FinishReason, TokenEvent
-from llmcli.runtime.runner import Runner, Wait
+from llmcli.runtime.runner import Draw, Runner, Wait
 from llmcli.sampling import SamplingParams, check_names
 from llmcli.scheduler.request import Request, output_room, stop_ids
 from llmcli.scheduler.scheduler import Scheduler, SequenceUpdate
@@ -90,6 +90,7 @@ class Engine:
         self._scheduler = scheduler
         self._runner = runner
         self._in_flight: deque[tuple[Step, Wait]] = deque()
+        self._undrawn: tuple[Step, Draw] | None = None  # begun last; it draws when masks are known
         self._constraints = Constraints(tokenizer, spec.vocab_size, eos_ids)
         self._seeds = random.Random(config.seed)
         self._seq_ids = itertools.count()
@@ -190,6 +191,7 @@ class Engine:
         """
         events, self._pending = self._pending, []
         try:
+            self._draw()
             self._start_steps()
             if not self._in_flight:
                 return events
@@ -217,9 +219,20 @@ class Engine:
             if not step.slices:
                 return  # it depends on what the step in flight draws
             self._mark_started(step)
-            self._in_flight.append((step, self._runner.start(self._constraints.constrain(step))))
+            self._undrawn = step, self._runner.begin(step)
+            if self._constraints.await_tokens(step):
+                return  # its logits are computed while the step before tells what it has drawn
+            self._draw()
+
+    def _draw(self) -> None:
+        """Have the tokens drawn of a step that was only begun."""
+        if self._undrawn is not None:
+            step, draw = self._undrawn
+            self._undrawn = None
+            self._in_flight.append((step, draw(self._constraints.constrain(step))))
 
     def _forget_steps(self) -> None:
+        self._undrawn = None
         self._in_flight.clear()
         self._scheduler.discard()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmcli.model.decoder import Decoder
 from llmcli.model.forward_batch import ForwardBatch, KVCache
-from llmcli.runtime.forward import CPU, LastDrawn, pending_tokens
+from llmcli.runtime.forward import CPU, Drawing, LastDrawn, pending_tokens, specs_of
 from llmcli.runtime.sampler import Drawn, draw, is_plain, sampling_parameters
 from llmcli.runtime.transfer import on_host, to_device, unpack
 from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
@@ -74,15 +74,14 @@ class DecodeGraphs:
         """Whether a step can run as a graph."""
         return len(step.slices) <= self._buckets[-1] and is_decode(step)
 
-    def run(self, step: Step, specs: Sequence[SampleSpec], last: LastDrawn | None) -> Drawn:
+    def run(self, step: Step, last: LastDrawn | None) -> Drawing:
         """Start a step that `take` takes.
 
         Args:
-            specs: of its slices.
             last: where the tokens of late slices are.
 
         Returns:
-            Of as many rows as the graph has; they are overwritten by the next step.
+            What has its tokens drawn, of as many rows as the graph has; they are overwritten by the next step.
         """
         count = len(step.slices)
         rows = self._buckets[bisect_left(self._buckets, count)]
@@ -93,13 +92,18 @@ class DecodeGraphs:
             known = min(len(last.ids), len(self._last))
             self._last[:known].copy_(last.ids[:known])
         self._tables.write(step.slices)
-        graph.fill(row_numbers(step.slices, specs, rows, self._block_size, last))
+        graph.fill(row_numbers(step.slices, specs_of(step), rows, self._block_size, last))
         tokens = graph.replay()
-        if all(map(is_plain, specs)):
-            return Drawn(tokens)
-        # Penalties and the like: drawn again. The graph has overwritten what `last` refers to, but not its copy.
-        kept = None if last is None else LastDrawn(self._last, last.rows)
-        return draw(self._logits[:count], specs, self._decoder.kernels, pending_tokens(step, kept))
+        # The graph has overwritten what `last` refers to, but not its copy.
+        pending = pending_tokens(step, None if last is None else LastDrawn(self._last, last.rows))
+
+        def drawing(step: Step) -> Drawn:
+            specs = specs_of(step)
+            if all(map(is_plain, specs)):
+                return Drawn(tokens)
+            return draw(self._logits[:count], specs, self._decoder.kernels, pending)  # drawn again
+
+        return drawing
 
     def _make(self, rows: int) -> "_Graph":
         """Capture a graph while it has nothing but rows that fill up."""

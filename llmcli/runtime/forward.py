@@ -1,6 +1,6 @@
 """From a `Step` to the tensors of a forward pass: worked out on the CPU, moved to the device in one copy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from llmcli.model.forward_batch import ForwardBatch
 from llmcli.runtime.adjustments import Pending
+from llmcli.runtime.sampler import Drawn
 from llmcli.runtime.transfer import to_device
-from llmcli.scheduler.step import SequenceSlice, Step
+from llmcli.scheduler.step import SampleSpec, SequenceSlice, Step
 from llmcli_kernels.paged_attention import AttentionBatch
 
 CPU = torch.device("cpu")
@@ -26,6 +27,15 @@ class LastDrawn:
 
     ids: Tensor
     rows: Mapping[int, int]
+
+
+Drawing = Callable[[Step], Drawn]
+"""Draws the tokens of a step whose logits are being computed; takes the step with all that drawing depends on."""
+
+
+def specs_of(step: Step) -> list[SampleSpec]:
+    """How each token of a step is drawn, in the order of the slices."""
+    return [part.sample for part in step.slices if part.sample is not None]
 
 
 def pending_tokens(step: Step, last: LastDrawn | None) -> Pending | None:

@@ -8,13 +8,14 @@ import torch
 from llmcli.model.decoder import Decoder
 from llmcli.model.forward_batch import KVCache
 from llmcli.runtime.decode_graphs import DecodeGraphs
-from llmcli.runtime.forward import LastDrawn, build_batch, pending_tokens
+from llmcli.runtime.forward import Drawing, LastDrawn, build_batch, pending_tokens, specs_of
 from llmcli.runtime.gpu_errors import gpu_error
-from llmcli.runtime.sampler import Drawn, draw, read
+from llmcli.runtime.sampler import draw, read
 from llmcli.runtime.transfer import all_done, to_host
-from llmcli.scheduler.step import SampleSpec, Step, StepResult
+from llmcli.scheduler.step import Step, StepResult
 
 Wait = Callable[[], StepResult]
+Draw = Callable[[Step], Wait]
 
 
 class Runner:
@@ -45,9 +46,7 @@ class Runner:
     def warm_up(self, step: Step) -> None:
         """Compute a step in every way that there is for it. Raises what `run` does."""
         with self._told(), torch.inference_mode():
-            self._operation_by_operation(
-                step, [part.sample for part in step.slices if part.sample is not None]
-            )
+            self._operation_by_operation(step)(step)
         self.run(step)
 
     def start(self, step: Step) -> Wait:
@@ -62,16 +61,30 @@ class Runner:
         Raises:
             EngineError: the GPU failed or has no memory left; the function that is returned raises it too.
         """
-        with self._told():
-            return self._start(step)
+        return self.begin(step)(step)
 
-    @torch.inference_mode()
-    def _start(self, step: Step) -> Wait:
-        specs = [part.sample for part in step.slices if part.sample is not None]
-        drawn = self._compute(step, specs)
-        if drawn is None:
+    def begin(self, step: Step) -> Draw:
+        """As `start`, but for what is drawn.
+
+        Returns:
+            A function that has the tokens drawn, and returns what `start` does. It takes the step with what was not
+            known before: masks. Nothing else may be begun before it is called, or it is not called any more.
+        """
+        with self._told(), torch.inference_mode():
+            drawing = self._compute(step)
+
+        def draw_tokens(step: Step) -> Wait:
+            with self._told(), torch.inference_mode():
+                return self._draw(step, drawing)
+
+        return draw_tokens
+
+    def _draw(self, step: Step, drawing: Drawing) -> Wait:
+        specs = specs_of(step)
+        if not specs:
             self._last = None
             return self._nothing_drawn(all_done(self.device))
+        drawn = drawing(step)
         seq_ids = [part.seq_id for part in step.slices if part.sample is not None]
         self._last = LastDrawn(drawn.tokens[0], dict(zip(seq_ids, range(len(seq_ids)), strict=True)))
         arrive = to_host((drawn.tokens, *drawn.logprobs))
@@ -93,17 +106,16 @@ class Runner:
 
         return wait
 
-    def _compute(self, step: Step, specs: list[SampleSpec]) -> Drawn | None:
-        """What the step draws, for each of `specs`; None where it draws nothing."""
+    def _compute(self, step: Step) -> Drawing:
         if self._graphs is not None and self._graphs.take(step):
-            return self._graphs.run(step, specs, self._last)
-        return self._operation_by_operation(step, specs)
+            return self._graphs.run(step, self._last)
+        return self._operation_by_operation(step)
 
-    def _operation_by_operation(self, step: Step, specs: list[SampleSpec]) -> Drawn | None:
+    def _operation_by_operation(self, step: Step) -> Drawing:
         batch = build_batch(step, self.block_size, self.device, self._last)
         logits = self.decoder.forward(batch, self.cache)
         pending = pending_tokens(step, self._last)
-        return draw(logits, specs, self.decoder.kernels, pending) if specs else None
+        return lambda known: draw(logits, specs_of(known), self.decoder.kernels, pending)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

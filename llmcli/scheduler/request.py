@@ -97,11 +97,6 @@ class Request:
             else len(self.prompt_ids) + num_output - self.num_planned
         )
 
-    @property
-    def awaits_token(self) -> bool:
-        """Whether its next token can not be chosen before one that is being drawn is known here."""
-        return self.num_pending > 0 and self.params.structured is not None
-
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
         """The known tokens at positions start .. end - 1."""
         num_prompt = len(self.prompt_ids)

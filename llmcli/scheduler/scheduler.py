@@ -7,9 +7,9 @@ the step, and calls `apply`.
 
 One step ahead: a step may be planned while the one before it runs. Every sequence is then taken to go on by the token
 that it is drawing, whose id nobody knows yet (`SequenceSlice.late`). Only what does not depend on that id is decided:
-where it is, that it is followed by another one, that the last of an output is followed by none. Forms of answers and
-preemption wait until all tokens are known. A sequence that turns out to have ended leaves a slice in flight: its token
-is dropped, and its blocks are released when that step lands. Blocks are hashed when their ids are known.
+where it is, that it is followed by another one, that the last of an output is followed by none. Preemption waits until
+all tokens are known. A sequence that turns out to have ended leaves a slice in flight: its token is dropped, and its
+blocks are released when that step lands. Blocks are hashed when their ids are known.
 """
 
 from bisect import bisect_left, insort
@@ -230,8 +230,6 @@ class Scheduler:
             num_tokens = min(request.num_unplanned, budget)
             if num_tokens == 0:
                 continue  # its last token is being drawn
-            if request.awaits_token:
-                return None
             if not self._make_room(request, request.num_planned + num_tokens):
                 if self._in_flight:
                     return None

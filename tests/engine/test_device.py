@@ -11,7 +11,7 @@ from llmcli.engine import build
 from llmcli.engine.stream import EngineThread
 from llmcli.errors import EngineError
 from llmcli.gpu_facts import GpuFacts, NoGpu
-from llmcli.runtime.runner import Wait
+from llmcli.runtime.runner import Draw
 from llmcli.scheduler.step import Step
 from tests.conftest import RunProgram
 from tests.tiny_models import tiny_chat_model
@@ -67,7 +67,7 @@ class LostGpu:
     def __init__(self) -> None:
         self.may_fail = threading.Event()
 
-    def start(self, step: Step) -> Wait:
+    def begin(self, step: Step) -> Draw:
         self.may_fail.wait(60)
         raise EngineError("the GPU failed: uncorrectable ECC error encountered", fix="restart the machine")
 

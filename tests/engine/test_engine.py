@@ -174,7 +174,7 @@ def test_a_numerical_fault_fails_its_own_request_only(llm: LLM) -> None:
 
 def test_a_failing_forward_pass_ends_every_request_and_the_engine(engine: Engine) -> None:
     class Broken:
-        def start(self, _: object) -> object:
+        def begin(self, _: object) -> object:
             raise RuntimeError("the device is gone")
 
     requests = {engine.add(PROMPT, SamplingParams(max_tokens=5)) for _ in range(3)}
@@ -193,7 +193,7 @@ def test_an_interrupted_step_is_computed_again(llm: LLM) -> None:
     runner = engine._runner
 
     class Interrupted:
-        def start(self, _: object) -> object:
+        def begin(self, _: object) -> object:
             raise KeyboardInterrupt
 
     engine.add(PROMPT, params)

@@ -10,7 +10,7 @@ import pytest
 from llmcli import LLM, SamplingParams, StructuredOutput
 from llmcli.engine.engine import Engine
 from llmcli.outputs import TokenEvent
-from llmcli.runtime.runner import Wait
+from llmcli.runtime.runner import Draw, Wait
 from llmcli.scheduler.step import Step, StepResult
 from tests.tiny_models import tiny_chat_model
 
@@ -102,20 +102,17 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-WAITING = "form"  # a step waits for what it has drawn
-
-
-@pytest.mark.parametrize("waiting", [True, False])
+@pytest.mark.parametrize("form", [True, False])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_request_tells_what_it_tells_one_step_at_a_time(
-    folder: Path, options: dict[str, Any], waiting: bool
+    folder: Path, options: dict[str, Any], form: bool
 ) -> None:
     told = []
     for ahead in (False, True):
         engine = make(folder, ahead=ahead, **options)
         requests = mixed_requests(engine)
-        if not waiting:
-            requests = {name: request for name, request in requests.items() if name != WAITING}
+        if not form:
+            del requests["form"]
         names = iter(requests)
 
         def add_next(
@@ -158,17 +155,23 @@ class Watched:
     calls: list[str] = field(default_factory=list)
     num_started: int = 0
 
-    def start(self, step: Step) -> Wait:
+    def begin(self, step: Step) -> Draw:
         number = self.num_started
         self.num_started += 1
         self._call(f"start {number}")
-        wait: Wait = self.runner.start(step)
+        draw: Draw = self.runner.begin(step)
 
-        def watched() -> StepResult:
-            self._call(f"wait {number}")
-            return wait()
+        def watched_draw(step: Step) -> Wait:
+            self._call(f"draw {number}")
+            wait = draw(step)
 
-        return watched
+            def watched() -> StepResult:
+                self._call(f"wait {number}")
+                return wait()
+
+            return watched
+
+        return watched_draw
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -180,17 +183,25 @@ def test_a_step_is_started_before_the_one_before_is_waited_for(folder: Path) -> 
     engine = make(folder)
     engine._runner = runner = Watched(engine._runner)  # type: ignore[assignment]
     run_one(engine, PROMPT, GREEDY.replace(max_tokens=3))
-    assert runner.calls == ["start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2"]
+    assert " ".join(runner.calls) == "start 0 draw 0 start 1 draw 1 wait 0 start 2 draw 2 wait 1 wait 2"
+
+
+def test_a_step_with_a_form_is_computed_while_the_one_before_tells_what_it_has_drawn(folder: Path) -> None:
+    engine = make(folder)
+    engine._runner = runner = Watched(engine._runner)  # type: ignore[assignment]
+    engine.add(PROMPT, GREEDY.replace(max_tokens=3))
+    run_one(engine, PROMPT, DRAWN.replace(max_tokens=3, structured=StructuredOutput.regex("[a-z]{9}")))
+    assert " ".join(runner.calls) == "start 0 draw 0 start 1 wait 0 draw 1 start 2 wait 1 draw 2 wait 2"
 
 
 def test_one_step_at_a_time_waits_before_it_starts_the_next(folder: Path) -> None:
     engine = make(folder, ahead=False)
     engine._runner = runner = Watched(engine._runner)  # type: ignore[assignment]
     run_one(engine, PROMPT, GREEDY.replace(max_tokens=2))
-    assert runner.calls == ["start 0", "wait 0", "start 1", "wait 1"]
+    assert " ".join(runner.calls) == "start 0 draw 0 wait 0 start 1 draw 1 wait 1"
 
 
-@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("at", range(1, 19))
 def test_an_interrupt_at_any_call_loses_no_token(folder: Path, at: int) -> None:
     engine = make(folder, max_num_batched_tokens=7)
     expected = run_one(engine, PROMPT, GREEDY.replace(max_tokens=6))
@@ -207,7 +218,7 @@ def test_an_interrupt_at_any_call_loses_no_token(folder: Path, at: int) -> None:
     assert engine.stats().kv_usage == 0
 
 
-@pytest.mark.parametrize("at", range(1, 8))
+@pytest.mark.parametrize("at", range(1, 12))
 def test_a_runner_that_fails_at_any_call_ends_every_request_once(folder: Path, at: int) -> None:
     engine = make(folder)
     engine._runner = Watched(engine._runner, at, RuntimeError("gone"))  # type: ignore[assignment]

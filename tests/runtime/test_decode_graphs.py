@@ -187,6 +187,14 @@ def test_graphs_draw_what_single_operations_draw(folder: Path, special: bool) ->
         assert all(tokens[3].token_id % 2 for tokens in expected)
 
 
+def test_a_mask_may_come_after_the_graph_was_started(folder: Path) -> None:
+    odd_ids = GREEDY._replace(allowed=bytes([0b10101010] * 38))
+    plain, masked = (Step((SequenceSlice(0, 0, (9,), (0,), spec),)) for spec in (GREEDY, odd_ids))
+    expected = make(folder, graphs=False).run(masked)
+    assert expected.tokens[0].token_id % 2
+    assert make(folder, graphs=True).begin(plain)(masked)() == expected
+
+
 def test_what_a_graph_reads_outlives_the_function_that_was_captured(folder: Path) -> None:
     runner = make(folder, graphs=True)
     assert runner._graphs is not None

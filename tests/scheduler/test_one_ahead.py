@@ -4,7 +4,6 @@ import pytest
 
 from llmcli.scheduler.scheduler import SequenceUpdate
 from llmcli.scheduler.step import UNKNOWN, SampledToken, Step, StepResult
-from llmcli.structured import StructuredOutput
 from tests.fakes import solo_output
 from tests.scheduler.drive import Rig, request, tokens
 
@@ -100,13 +99,6 @@ def test_penalties_are_told_the_tokens_that_are_known() -> None:
         assert penalised.sample.output_ids == known
         give(rig, first, 9, 10)
         first = rig.scheduler._in_flight[0]
-
-
-def test_a_form_waits_for_the_token_that_it_is_told_of() -> None:
-    rig, first = begun(request(0), request(1, structured=StructuredOutput.regex("a+")))
-    assert rig.schedule().slices == ()
-    give(rig, first, 9, 10)
-    assert [part.late for part in rig.schedule().slices] == [False, False]
 
 
 def test_preemption_waits_until_nothing_is_in_flight_and_leaves_no_block_behind() -> None:
