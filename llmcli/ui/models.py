@@ -29,9 +29,11 @@ class Models(Protocol):
 
     Attributes:
         url: of the server that has them; None for this machine.
+        aliases: short names, and the models that they stand for.
     """
 
     url: str | None
+    aliases: Mapping[str, str]
 
     def names(self) -> list[str]:
         """What can be switched to."""
@@ -78,7 +80,7 @@ class LocalModels:
         self._before_fetch = before_fetch
         self._config = config
         self._substitutes = substitutes or Substitutes()
-        self._aliases = aliases or {}
+        self.aliases = aliases or {}
         self._notes = notes
         self._parameters = parameters
         self._offline = offline
@@ -90,12 +92,12 @@ class LocalModels:
         from llmcli.hub.settings import hub_settings
 
         cached = cached_models(hub_settings(offline=True))
-        return [*self._aliases, BUNDLED_NAME, *(model.name for model in cached if model.runnable)]
+        return [BUNDLED_NAME, *(model.name for model in cached if model.runnable)]
 
     def prepare(self, name: str | None, revision: str | None = None) -> Waiting:
         """The model, fetched from the hub when it is not here."""
         model = resolve_model(
-            self._aliases.get(name, name) if name else name,
+            self.aliases.get(name, name) if name else name,
             revision=revision,
             offline=self._offline,
             on_notice=self._notes.dim,
@@ -130,6 +132,7 @@ class RemoteModels:
         self, server: Server, notes: Notes, parameters: Parameters, *, verbose: bool = False
     ) -> None:
         self.url: str | None = server.url
+        self.aliases: Mapping[str, str] = {}
         self._server = server
         self._notes = notes
         self._parameters = parameters

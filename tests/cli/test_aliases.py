@@ -88,6 +88,7 @@ def test_one_word_is_the_model_where_it_is_an_alias_and_a_model_can_be_switched_
     done = run_llmcli("chat", "small", input="What is 3 plus 4?\n")
     assert done.returncode == 0, done.stderr
     assert "7" in done.stdout
-    done = run_llmcli("chat", "-i", input="/model small\n/status\n")
+    done = run_llmcli("chat", "-i", input="/model\n/model small\n")
     assert done.returncode == 0, done.stderr
-    assert "no model" not in done.stderr
+    assert "  small is tiny-chat" in done.stderr
+    assert "tiny-chat is in use already" in done.stderr

@@ -177,6 +177,7 @@ class FakeModels:
     """Engines by name; one that is None can not be loaded."""
 
     url = None
+    aliases: Mapping[str, str] = {}
 
     def __init__(self, chat: "Chat", engines: Mapping[str, FakeEngine | None]) -> None:
         self._chat = chat

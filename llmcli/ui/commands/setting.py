@@ -57,9 +57,11 @@ def model(state: ChatState, argument: str) -> Outcome:
     """List the models, or switch to one and keep the conversation."""
     if not argument:
         listed = [f"{'*' if name == state.backend.name else ' '} {name}" for name in state.models.names()]
+        listed += [f"  {quote(alias)} is {quote(name)}" for alias, name in state.models.aliases.items()]
         state.notes.say("\n".join(listed))
         state.notes.dim("/model and a name switches; the conversation stays")
         return Outcome.GO_ON
+    argument = state.models.aliases.get(argument, argument)
     if argument in (state.backend.name, state.backend.model.name):
         state.notes.dim(f"{quote(argument)} is in use already")
         return Outcome.GO_ON
