@@ -85,7 +85,7 @@ def test_one_word_is_the_model_where_it_is_an_alias_and_a_model_can_be_switched_
     run_llmcli: RunProgram,
 ) -> None:
     run_llmcli("config", "set", "aliases.small", "tiny-chat")
-    done = run_llmcli("chat", "small", input="What is 3 plus 4?\n")
+    done = run_llmcli("chat", "small", "-t", "0", input="What is 3 plus 4?\n")
     assert done.returncode == 0, done.stderr
     assert "7" in done.stdout
     done = run_llmcli("chat", "-i", input="/model\n/model small\n")
