@@ -3,6 +3,7 @@
 Read from the operating system on request, never at import. Knows no torch: `engine/build.py` and `show` call it.
 """
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -65,6 +66,7 @@ def _num_cores() -> int:
     import psutil
 
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = max(allowed, _cores_of_openmp())
     physical = psutil.cpu_count(logical=False) or allowed
     cores = min(allowed, physical)
     try:
@@ -74,6 +76,14 @@ def _num_cores() -> int:
     except (OSError, ValueError):
         pass
     return max(1, cores)
+
+
+def _cores_of_openmp() -> int:
+    """What OpenMP found when it was loaded, 0 without it: with OMP_PROC_BIND it binds the main thread to one core."""
+    try:
+        return int(ctypes.CDLL(None).omp_get_num_procs())
+    except (AttributeError, OSError, TypeError):  # not loaded; or Windows, which has no such namespace
+        return 0
 
 
 def _cpu_flags() -> set[str]:

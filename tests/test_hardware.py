@@ -1,6 +1,9 @@
 """What the machine offers, with the limits of a container counted in."""
 
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -89,3 +92,19 @@ def test_the_processor_is_named_with_what_it_can_do() -> None:
     assert ("AVX2" in name) == (" avx2 " in text)
     assert ("AVX-512" in name) == (" avx512f " in text)
     assert "(" not in name or name.endswith(")")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is not told here")
+def test_a_main_thread_that_openmp_binds_to_a_core_is_not_all_that_there_is() -> None:
+    program = "import torch, llmcli.hardware as h; print(h.read_hardware_facts().num_cores)"
+    told = {
+        bind: subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"OMP_PROC_BIND": bind},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for bind in ("false", "true")
+    }
+    assert told["true"] == told["false"]
