@@ -255,7 +255,7 @@ def _check_schema(schema: object) -> None:
     ]
     if sum(map(len, patterns)) > MAX_PATTERN_CHARS:
         raise RequestError(
-            f"the patterns in json_schema have more than {MAX_PATTERN_CHARS:,} characters",
+            f"json_schema has more than {MAX_PATTERN_CHARS:,} characters of patterns",
             param="json_schema",
         )
 

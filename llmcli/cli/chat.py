@@ -8,6 +8,7 @@ import json
 import os
 import select
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -143,8 +144,7 @@ def chat(
     if models.url is not None:
         template.refuse_with_a_server(settings.origins)
         parameters.fill(substitutes.generation_defaults or {})
-        if parameters.form is not None:
-            models.check_form(parameters.form)
+        _check_form(parameters, models, origins, notes)
     name, prompt = _split(first, second, models)
     if models.url is None and (saved is None or not saved.setup.model):
         name = name or settings.model or last_model()
@@ -202,6 +202,21 @@ def chat(
         save_at_the_end(state, sessions)
         log.close()
         state.backend.close()
+
+
+def _check_form(
+    parameters: "Parameters", models: "Models", origins: Mapping[str, str], notes: "Notes"
+) -> None:
+    """See whether a server can be told the form; one that was not typed is left out if not."""
+    if parameters.form is None:
+        return
+    try:
+        models.check_form(parameters.form)
+    except UsageError as error:
+        if origins.get(FORM) == FLAG:
+            raise
+        parameters.set_form(None)
+        notes.warn(f"the form from {origins.get(FORM)} is left out: {error.what}")
 
 
 def _remote_models(

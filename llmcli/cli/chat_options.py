@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmcli.cli.command import OPTIONAL_VALUE
-from llmcli.cli.options import human_number
+from llmcli.cli.options import OPTIONAL_VALUE, human_number
 from llmcli.errors import UsageError
 
 SESSION = "Session options"

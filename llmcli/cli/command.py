@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
+from llmcli.cli.form_options import drop_weaker_forms
 from llmcli.cli.keys import (
     MODEL_VARIABLE,
     check_layers,
@@ -31,13 +32,11 @@ from llmcli.cli.keys import (
     variable_of,
 )
 from llmcli.cli.layers import MODEL, Setting, aliases_of, in_force, read_layers
-from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, SHORT_FORMS
+from llmcli.cli.options import HIDDEN_ALIASES, LISTING_METAVAR, OPTIONAL_VALUE, SHORT_FORMS
 from llmcli.cli.value_aliases import replace_value_aliases
 from llmcli.errors import LLMCliError, quote
 from llmcli.ui.parameters import FLAG
 
-OPTIONAL_VALUE = "[ID]"
-"""The metavar of an option whose value may be left out; it is then empty."""
 EXAMPLES = "Examples:"
 _CONFIGURED = "llmcli.configured"  # a place in the context that Typer hands on
 
@@ -133,7 +132,7 @@ class Command(TyperCommand):
             if self.configurable and not typed.get("help"):  # help works beside a broken file
                 self._configure(ctx, typed)
         rest = super().parse_args(ctx, args)
-        aliases = _configured(ctx).aliases
+        aliases = {} if ctx.params.get("url") else _configured(ctx).aliases  # a server has names of its own
         for parameter in filter(_names_model, self.params):
             value = ctx.params.get(parameter.name)
             ctx.params[parameter.name] = aliases.get(value, value) if isinstance(value, str) else value
@@ -213,6 +212,7 @@ class Command(TyperCommand):
         default = default and aliases.get(default, default)
         model = self._named_model(typed, default, aliases) if default or any(layers) else None
         settings = in_force(layers, section, model)
+        drop_weaker_forms(settings)
         files = {keys[key].name: setting for key, setting in settings.items() if key in keys}
         ctx.meta[_CONFIGURED] = _Configured(
             files, default, origin if model == default else "", aliases=aliases
@@ -251,7 +251,8 @@ class Command(TyperCommand):
 def _names_model(parameter: Any) -> bool:
     """Whether a parameter takes a model of this machine: other options of that name are for servers."""
     elsewhere = isinstance(parameter, TyperOption) and parameter.envvar != MODEL_VARIABLE
-    return parameter.metavar == "MODEL" and not elsewhere
+    is_model = parameter.metavar == "MODEL" or (parameter.metavar, parameter.name) == ("ID", "model")
+    return is_model and not elsewhere
 
 
 def origin_of(ctx: Any, parameter: Any) -> str | None:

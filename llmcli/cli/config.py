@@ -26,6 +26,7 @@ from llmcli.cli.layers import (
     MODEL,
     Layers,
     Setting,
+    aliases_of,
     in_force,
     read_file,
     read_layers,
@@ -141,6 +142,7 @@ def show(
     """
     vocabulary, layers = _vocabulary(ctx), read_layers()
     check_files(ctx, layers, vocabulary)
+    model = aliases_of(layers).get(model, model) if model else model
     rows = sorted(map(_without_secret, _rows(layers, vocabulary, model)), key=lambda row: row.key)
     found = [row for row in rows if everything or row.origin != BUILT_IN]
     print_listing(found, (*COLUMNS, ORIGIN) if origin else COLUMNS, form, key="key")
@@ -174,7 +176,7 @@ def set_value(
     if not values:
         raise UsageError(f"no value for {quote(key)}", fix=f"llmcli config set {quote(key)} VALUE")
     read_file(user_file())  # told with line and column before anything is changed
-    section, name, options = find_place(key, model, _vocabulary(ctx))
+    section, name, options = find_place(key, _meant(model), _vocabulary(ctx))
     value = checked_value(ctx, name, options, values)
     write_setting(user_file(), section, name, value)
     said = HIDDEN if name in SECRETS else show_value(value)
@@ -192,7 +194,7 @@ def unset(ctx: typer.Context, key: Key, *, model: ForModel = None) -> None:
         llmcli config unset max-model-len --model "TheBloke/*"
     """
     read_file(user_file())
-    section, name, _ = find_place(key, model, _vocabulary(ctx))
+    section, name, _ = find_place(key, _meant(model), _vocabulary(ctx))
     if not remove_setting(user_file(), section, name):
         raise UsageError(
             f"{quote(name)} is not set in {shown(user_file())} [{_title(section)}]",
@@ -302,6 +304,11 @@ def _vocabulary(ctx: typer.Context) -> Vocabulary:
     root = ctx.find_root().command
     assert isinstance(root, TyperGroup)
     return read_vocabulary(root, ctx)
+
+
+def _meant(model: str | None) -> str | None:
+    """The model that a short name stands for: settings are kept under its own name."""
+    return None if model is None else aliases_of(read_layers()).get(model, model)
 
 
 def _title(section: Section) -> str:

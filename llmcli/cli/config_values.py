@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from llmcli.cli.chat_options import AnswerOptions
 from llmcli.cli.config_writer import Value
 from llmcli.cli.form_options import FormOptions
 from llmcli.cli.keys import (
@@ -28,6 +29,7 @@ from llmcli.cli.layers import ALIASES, DEFAULTS, MODEL, MODELS, Layers, canonica
 from llmcli.cli.options import EngineOptions, SamplingOptions
 from llmcli.errors import UsageError, quote
 
+NAME_FILES = ("json-schema", "grammar", "chat-template", "generation-config")
 Section = tuple[str, ...]  # ("defaults",), ("run",), ("aliases",) or ("models", "owner/name")
 Options = Mapping[str, Any]  # command -> its option
 
@@ -99,10 +101,19 @@ def checked_value(ctx: typer.Context, key: str, options: Options, texts: list[st
         return texts
     if len(texts) > 1:
         raise UsageError(f"{key} takes one value, got {len(texts)}", fix="put a text with spaces in quotes")
+    if key in NAME_FILES:
+        texts = [_whole_path(texts[0])]
     value = _check(ctx, key, options, lambda option: texts[0])
     if isinstance(value, bool):
         return value
     return _number(texts[0]) if isinstance(value, int | float) else texts[0]
+
+
+def _whole_path(text: str) -> str:
+    """What names a file, with its whole path, as the setting counts in every working folder."""
+    name = text.removeprefix("@")
+    path = os.path.expanduser(name)
+    return text.removesuffix(name) + os.path.abspath(path) if os.path.isfile(path) else text
 
 
 def _options(key: str, command: str | None, vocabulary: Vocabulary) -> Options:
@@ -152,6 +163,7 @@ def _check_alone(name: str, value: Any) -> None:
         SamplingOptions: SamplingOptions.overrides,
         EngineOptions: EngineOptions.config,
         FormOptions: lambda given: given.form({}),
+        AnswerOptions: AnswerOptions.check,
     }
     for bundle, check in checks.items():
         if name in {field.name for field in dataclasses.fields(bundle)}:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmcli.cli.layers import DEFAULTS, canonical, shown
+from llmcli.cli.layers import ALIASES, DEFAULTS, canonical, shown
 from llmcli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def write_setting(path: Path, section: Sequence[str], key: str, value: Value) ->
             if name not in table:
                 table[name] = tomlkit.table(is_super_table=name != section[-1])
             table = table[name]
-    table[_spelling(table, key) or key] = value
+    table[_spelling(table, section, key) or key] = value
     _replace(path, tomlkit.dumps(document))
 
 
@@ -51,7 +51,7 @@ def remove_setting(path: Path, section: Sequence[str], key: str) -> bool:
     table = _table_with(document, section, key)
     if table is None:
         return False
-    del table[_spelling(table, key)]
+    del table[_spelling(table, section, key)]
     _replace(path, tomlkit.dumps(document))
     return True
 
@@ -65,18 +65,20 @@ def _load(path: Path) -> "TOMLDocument":
 def _table_with(document: "TOMLDocument", section: Sequence[str], key: str) -> Any:
     """The table that holds `key` for a section; keys above all sections belong to the defaults."""
     table: Any = document
-    if tuple(section) == (DEFAULTS,) and _spelling(document, key) is not None:
+    if tuple(section) == (DEFAULTS,) and _spelling(document, section, key) is not None:
         return document
     for name in section:
         if name not in table:
             return None
         table = table[name]
-    return table if _spelling(table, key) is not None else None
+    return table if _spelling(table, section, key) is not None else None
 
 
-def _spelling(table: Any, key: str) -> str | None:
+def _spelling(table: Any, section: Sequence[str], key: str) -> str | None:
+    """The name that the file has for a key; an alias is no option and has one name."""
+    read = str if tuple(section) == (ALIASES,) else canonical
     names = (name for name, value in table.items() if not isinstance(value, dict))
-    return next((name for name in names if canonical(name) == key), None)
+    return next((name for name in names if read(name) == key), None)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from llmcli.cli.layers import Setting
 from llmcli.errors import RequestError, UsageError
 from llmcli.structured import StructuredOutput, read_form
 from llmcli.ui.parameters import FLAG
@@ -94,7 +95,8 @@ class FormOptions:
             if form is not None:
                 check_form(form)
         except RequestError as error:
-            what = option + error.what.removeprefix(name)
+            rest = error.what.removeprefix(name)
+            what = option + (rest if rest != error.what else f": {rest}")
             raise RequestError(what, why=error.why, fix=error.fix, param=name) from None
         except UsageError as error:
             raise UsageError(f"{option} {error.what}", why=error.why, fix=error.fix) from None
@@ -118,6 +120,19 @@ class FormOptions:
                 fix="keep one of them",
             )
         return found[0] if found else None
+
+
+def drop_weaker_forms(settings: dict[str, Setting]) -> None:
+    """Of forms in different sections of configuration files leave those of the strongest.
+
+    Args:
+        settings: by key, the weakest first.
+    """
+    keys = {_option(field.name).removeprefix("--") for field in dataclasses.fields(FormOptions)}
+    given = [setting for key, setting in settings.items() if key in keys]
+    for setting in given:
+        if setting.origin != given[-1].origin:
+            del settings[setting.key]
 
 
 def _strength(origin: str) -> int:

@@ -20,6 +20,7 @@ from llmcli.cli.layers import (
     PROJECT_FILE,
     Layers,
     Setting,
+    aliases_of,
     shown,
     user_file,
 )
@@ -82,11 +83,17 @@ def check_layers(layers: Layers, command: str, keys: Keys, vocabulary: Callable[
     Raises:
         UsageError: an unknown section or key, or one that a project may not set.
     """
+    aliases = aliases_of(layers)
     for setting in chain.from_iterable(layers):
         if setting.command == ALIASES:
             check_alias(setting.key, setting.origin)
-            default_model(setting)
+            _check_target(setting)
             continue
+        if setting.pattern in aliases:
+            raise UsageError(
+                f"{setting.origin}: {quote(setting.pattern)} is an alias",
+                fix=f'write [{MODELS}."{quote(aliases[setting.pattern])}"]',
+            )
         if setting.path == PROJECT_FILE and setting.key in USER_ONLY:
             raise UsageError(
                 f"{setting.origin}: {setting.key} is not taken from a project's file",
@@ -134,11 +141,27 @@ def default_model(setting: Setting | None) -> str | None:
 
 def check_alias(name: str, where: str) -> None:
     """Raise a UsageError for a short name that could be meant as a model, or can not be typed."""
-    if not name or "/" in name or any(char.isspace() for char in name):
+    from llmcli.hub.models import BUNDLED_NAME
+
+    if not name or name == BUNDLED_NAME or "/" in name or any(char.isspace() for char in name):
         raise UsageError(
             f"{where}: {quote(name) or 'an empty name'} can not be an alias",
             fix="an alias is one word without a slash, such as llama",
         )
+
+
+def _check_target(setting: Setting) -> None:
+    """Raise a UsageError for an alias of what is no model's name: in a chat it would be taken as a prompt."""
+    from llmcli.hub.models import BUNDLED_NAME
+
+    if isinstance(setting.value, dict):
+        raise UsageError(
+            f"{setting.origin}: {quote(setting.key)} is a table",
+            fix='put a name with a dot in quotes: "llama3.1" = "owner/name"',
+        )
+    name = default_model(setting)
+    if name != BUNDLED_NAME and "/" not in str(name):
+        raise _wrong(setting, f"owner/name, {BUNDLED_NAME} or the path of a folder, such as ./llama")
 
 
 def unknown_key(key: str, where: str, known: Keys) -> UsageError:
@@ -180,10 +203,11 @@ def _check(setting: Setting, vocabulary: Vocabulary) -> None:
     if setting.command is not None:
         known = vocabulary.get(setting.command)
     if known is None:
-        near = did_you_mean(str(setting.command), [DEFAULTS, MODELS, *vocabulary])
+        near = did_you_mean(str(setting.command), [DEFAULTS, MODELS, ALIASES, *vocabulary])
         raise UsageError(
             f"{shown(setting.path)}: unknown section [{setting.section}]",
-            fix=near or f'sections are [{DEFAULTS}], [{MODELS}."owner/name"] and [COMMAND], such as [run]',
+            fix=near
+            or f'sections are [{DEFAULTS}], [{ALIASES}], [{MODELS}."owner/name"] and [COMMAND], such as [run]',
         )
     if setting.key in known or setting.key == MODEL:
         return

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 from llmcli.cli.options import HIDDEN_ALIASES
@@ -95,13 +96,13 @@ def read_layers() -> Layers:
 
 
 def in_force(layers: Layers, command: str | None, model: str | None) -> dict[str, Setting]:
-    """The settings that count for a command and a model, by key."""
-    return {
-        setting.key: setting
-        for settings in layers
-        for setting in settings
-        if setting.applies_to(command, model)
-    }
+    """The settings that count for a command and a model, by key, the weakest first."""
+    found: dict[str, Setting] = {}
+    for setting in chain.from_iterable(layers):
+        if setting.applies_to(command, model):
+            found.pop(setting.key, None)
+            found[setting.key] = setting
+    return found
 
 
 def aliases_of(layers: Layers) -> dict[str, str]:

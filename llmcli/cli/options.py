@@ -60,6 +60,9 @@ HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "--backend": ("--endpoint-type",),
 }
 
+OPTIONAL_VALUE = "[ID]"
+"""The metavar of an option whose value may be left out; it is then empty."""
+
 # Forms of a listing, and the flags that are short for two of them.
 LISTING_FORMS = ("auto", "human", "json", "jsonl", "quiet")
 LISTING_METAVAR = "|".join(LISTING_FORMS)

@@ -7,6 +7,7 @@ rest is `cli/run_job.py`. Imports nothing heavy; `cli/app.py` calls it.
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ def run(
         max_errors=prompts.max_errors,
     )
     typed = model if settings.origins.get("model") == FLAG else None
-    rules = LineRules(_model_names(typed), flags, prompts.raw, prompts.column)
+    rules = LineRules(_model_names(typed, settings.aliases), flags, prompts.raw, prompts.column)
     shown = BatchProgress(stderr_console(), form=progress, quiet=quiet, results_here=to_terminal)
     with ExitStack() as stack:
         file = stack.enter_context(_open_input(source or [], prompts))
@@ -99,15 +100,20 @@ def run(
             file, validation, rules, prompts, results, options, shown, output, command, substitutes
         )
         if not _nothing_to_do(job):
-            _serve(job, typed or validation.model or model, hub, config)  # a line goes before a default
+            named = settings.aliases.get(validation.model or "", validation.model)
+            _serve(
+                job, typed or named or model, hub, config, settings.aliases
+            )  # a line goes before a default
 
 
-def _serve(job: "BatchJob", model: str | None, hub: ModelOptions, config: "EngineConfig") -> None:
+def _serve(
+    job: "BatchJob", model: str | None, hub: ModelOptions, config: "EngineConfig", aliases: Mapping[str, str]
+) -> None:
     """Find the model and load it, then run what is left to do."""
     from llmcli.cli.verdict import before_download
     from llmcli.hub.models import resolve_model
 
-    job = replace(job, rules=replace(job.rules, models=_model_names(model)))
+    job = replace(job, rules=replace(job.rules, models=_model_names(model, aliases)))
     say = job.progress.say
     if mixture := job.validation.describe_mixture():
         say(mixture)
@@ -184,10 +190,10 @@ def _result_file(results: ResultOptions) -> "ResultFile | None":
     return ResultFile(results.path, results.mode, retry_errors=results.retry_errors)
 
 
-def _model_names(model: str | None) -> tuple[str, ...]:
-    """What a line's `model` may be: the name as given, and without its revision or folder; all for None."""
+def _model_names(model: str | None, aliases: Mapping[str, str]) -> tuple[str, ...]:
+    """What a line's `model` may be: the name as given or without revision or folder, or an alias; all for None."""
     if model is None:
         return ()
-    if os.path.isdir(model):
-        return (model, os.path.basename(os.path.abspath(model)))
-    return (model, model.partition("@")[0])
+    is_folder = os.path.isdir(model)
+    short = os.path.basename(os.path.abspath(model)) if is_folder else model.partition("@")[0]
+    return (model, short, *(alias for alias, name in aliases.items() if name == model))

@@ -97,7 +97,7 @@ class LocalModels:
     def prepare(self, name: str | None, revision: str | None = None) -> Waiting:
         """The model, fetched from the hub when it is not here."""
         model = resolve_model(
-            self.aliases.get(name, name) if name else name,
+            name,
             revision=revision,
             offline=self._offline,
             on_notice=self._notes.dim,

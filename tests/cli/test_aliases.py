@@ -92,3 +92,45 @@ def test_one_word_is_the_model_where_it_is_an_alias_and_a_model_can_be_switched_
     assert done.returncode == 0, done.stderr
     assert "  small is tiny-chat" in done.stderr
     assert "tiny-chat is in use already" in done.stderr
+
+
+def test_an_alias_is_written_as_it_is_spelled_and_stands_for_its_model_everywhere(
+    run_llmcli: RunProgram,
+) -> None:
+    run_llmcli("config", "set", "aliases.my_model", "tiny-chat")
+    run_llmcli("config", "set", "aliases.my-model", "org/other")
+    told = run_llmcli("config", "show").stdout
+    assert "aliases.my_model\ttiny-chat" in told
+    assert "aliases.my-model\torg/other" in told
+    assert run_llmcli("config", "set", "--model", "my_model", "temperature", "0").returncode == 0
+    assert "temperature\t0" in run_llmcli("config", "show", "my_model").stdout
+    lines = '{"prompt": "What is 3 plus 4?", "model": "my_model"}\n'
+    for flags in ((), ("-m", "my_model")):
+        done = run_llmcli("run", "-", *flags, "--format", "text", input=lines)
+        assert (done.returncode, done.stdout) == (0, "3 plus 4 is 7.\n"), done.stderr
+    assert run_llmcli("config", "unset", "aliases.my_model").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[aliases]\nbad = "llama-7b"\n', "bad must be owner/name, tiny-chat or the path of a folder"),
+        ('[aliases]\ntiny-chat = "org/x"\n', "tiny-chat can not be an alias"),
+        ("[aliases]\nllama3.1 = 'org/x'\n", "llama3 is a table"),
+        ('[aliases]\nx = "org/x"\n[models.x]\ntemperature = 1\n', "x is an alias"),
+        ('[alias]\nx = "org/x"\n', "did you mean aliases?"),
+    ],
+)
+def test_aliases_that_would_mislead_are_refused(
+    content: str, said: str, user_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_file.write_text(content)
+    assert run_command_line(["show"], TABLE) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_server_has_names_of_its_own(run_llmcli: RunProgram) -> None:
+    run_llmcli("config", "set", "aliases.llama", "org/other")
+    done = run_llmcli("chat", "--url", "http://127.0.0.1:9/v1", "llama", "hi")
+    assert "org/other" not in done.stderr
+    assert "127.0.0.1:9" in done.stderr

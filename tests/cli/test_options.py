@@ -280,3 +280,12 @@ def test_a_flag_replaces_the_form_of_the_environment_and_a_wrong_one_there_is_to
     assert "--regex can not be used: unclosed group" in done.stderr
     assert "at character 2 of a(b" in done.stderr
     assert "the value comes from the environment variable LLMCLI_REGEX" in done.stderr
+
+
+def test_a_form_of_a_stronger_section_replaces_that_of_a_weaker_one(
+    understood: Understood, user_file: Path
+) -> None:
+    user_file.write_text('choice = ["a"]\n[show]\nregex = "b"\n[models."org/x"]\njson-schema = "{}"\n')
+    assert "regex" in understood()["origins"]
+    assert "choice" not in understood()["origins"]
+    assert set(understood("org/x")["origins"]) & {"regex", "choice", "json_schema"} == {"json_schema"}

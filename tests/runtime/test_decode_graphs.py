@@ -139,12 +139,13 @@ def blocks_of(seq_id: int, end: int) -> tuple[int, ...]:
 
 def specs_at(position: int) -> list[SampleSpec]:
     """Greedy, drawn at random, and two with what is done to logits outside of a graph."""
-    special = SamplingParams(temperature=1.0, logit_bias={5: 3.0}, presence_penalty=1.0, logprobs=2)
+    # Two tokens take turns, as the one that was drawn last is penalised.
+    special = SamplingParams(temperature=0, logit_bias={5: 90.0, 6: 90.0}, frequency_penalty=2.0, logprobs=2)
     odd_ids = bytes([0b10101010] * 38)
     return [
         SampleSpec(SamplingParams(temperature=0), 0, 0, position),
         SampleSpec(SamplingParams(temperature=1.5, top_p=0.9), 1, 0, position),
-        SampleSpec(special, 2, 0, position, (1, 2), (3,), (4, 5)),
+        SampleSpec(special, 2, 0, position, (1, 2), (3,), (4,)),
         SampleSpec(SamplingParams(temperature=0), 0, 0, position, allowed=odd_ids),
     ]
 
@@ -185,6 +186,9 @@ def test_graphs_draw_what_single_operations_draw(folder: Path, special: bool) ->
         assert tokens_of(make(folder, graphs=True), special=special, late=late, count=4) == expected
     if special:
         assert all(tokens[3].token_id % 2 for tokens in expected)
+        drawn = [tokens[2].token_id for tokens in expected]
+        assert set(drawn) == {5, 6}
+        assert drawn[:-1] != drawn[1:]
 
 
 def test_a_mask_may_come_after_the_graph_was_started(folder: Path) -> None:
