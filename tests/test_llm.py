@@ -8,7 +8,7 @@ import pytest
 
 from llmcli import LLM, SamplingParams
 from llmcli.errors import CheckpointError, EngineError, RequestError, UsageError
-from llmcli.runtime.runner import Wait
+from llmcli.runtime.runner import Draw
 from llmcli.scheduler.step import Step
 from tests.tiny_models import tiny_chat_model
 
@@ -156,12 +156,12 @@ class InterruptedRunner:
     def __init__(self, runner: Any, at: int, error: BaseException) -> None:
         self.runner, self.at, self.error, self.steps = runner, at, error, 0
 
-    def start(self, step: Step) -> Wait:
+    def begin(self, step: Step) -> Draw:
         self.steps += 1
         if self.steps == self.at:
             raise self.error
-        wait: Wait = self.runner.start(step)
-        return wait
+        draw: Draw = self.runner.begin(step)
+        return draw
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
@@ -222,9 +222,9 @@ def test_ctrl_c_in_the_middle_of_a_step_counts_when_the_step_is_done(folder: Pat
     runner = llm.engine._runner
 
     class Pressing:
-        def start(self, step: Any) -> Any:
+        def begin(self, step: Any) -> Any:
             signal.raise_signal(signal.SIGINT)
-            return runner.start(step)
+            return runner.begin(step)
 
     llm.engine._runner = Pressing()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):

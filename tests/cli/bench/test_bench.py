@@ -23,7 +23,7 @@ from llmcli.hub.models import resolve_model
 from llmcli.jobs.bench import quick as job
 from llmcli.jobs.bench.quick import BenchPlan
 from llmcli.jobs.bench.result import read_result
-from llmcli.runtime.runner import Wait
+from llmcli.runtime.runner import Draw
 from llmcli.scheduler.step import Step
 from tests.tiny_models import tiny_chat_model
 
@@ -44,12 +44,12 @@ class Stopping:
     at: int
     steps: int = field(default=0)
 
-    def start(self, step: Step) -> Wait:
+    def begin(self, step: Step) -> Draw:
         self.steps += 1
         if self.steps == self.at:
             raise KeyboardInterrupt
-        wait: Wait = self.runner.start(step)
-        return wait
+        draw: Draw = self.runner.begin(step)
+        return draw
 
 
 def bench(
