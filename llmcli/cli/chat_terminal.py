@@ -71,9 +71,8 @@ def new_view(state: "ChatState") -> "View":
     terminal, live, show_thinking = is_terminal(sys.stdout), can_edit(), state.show_thinking
     region = LiveRegion(sys.stdout, live=live)
     text: MarkdownView | PlainView
-    renders = (
-        live and state.parameters.form is None
-    )  # what has a form is no Markdown: \" would lose its backslash
+    # What has a form is no Markdown: \" would lose its backslash.
+    renders = live and state.parameters.form is None
     if renders if state.markdown is None else state.markdown:
         text = MarkdownView(stdout_console(), region)
     else:

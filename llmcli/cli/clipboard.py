@@ -7,9 +7,8 @@ import os
 import shutil
 import sys
 
-_UTF8 = (
-    "[Console]::OutputEncoding = [Text.Encoding]::UTF8; "  # else it writes in the code page of old consoles
-)
+# Else it writes in the code page of old consoles.
+_UTF8 = "[Console]::OutputEncoding = [Text.Encoding]::UTF8; "
 
 # What must be set for the program to work, and how it is called.
 _PROGRAMS = (

@@ -338,6 +338,7 @@ Logprobs = Annotated[
         panel=SAMPLING,
     ),
 ]
+
 # What is said and shown
 System = Annotated[
     str | None, _option("--system", "-s", metavar="TEXT", help="System prompt.", panel=SAMPLING)

@@ -101,9 +101,8 @@ def run(
         )
         if not _nothing_to_do(job):
             named = settings.aliases.get(validation.model or "", validation.model)
-            _serve(
-                job, typed or named or model, hub, config, settings.aliases
-            )  # a line goes before a default
+            # A line's model goes before a default.
+            _serve(job, typed or named or model, hub, config, settings.aliases)
 
 
 def _serve(

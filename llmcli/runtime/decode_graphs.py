@@ -1,10 +1,10 @@
 """Steps in which every sequence decodes, as captured graphs: one launch in the place of hundreds.
 
 A graph is made for a number of rows, on first use; a step takes the next larger one and fills it up with rows that
-have no keys and write nothing. All that changes from step to step lies in tensors that stay where
-they are: one copy brings the numbers of a step, another one the entries of block tables that are new. The sampler is
-in the graph too. Owns the buckets, these tensors and what is in them; how a graph is captured and replayed is the
-business of the `Capture` that is handed in, so that everything else runs without a GPU. Called by `runtime/runner.py`.
+have no keys and write nothing. All that changes from step to step lies in tensors that stay where they are: one copy
+brings the numbers of a step, another one the entries of block tables that are new. The sampler is in the graph too.
+Owns the buckets, these tensors and what is in them; how a graph is captured and replayed is the business of the
+`Capture` that is handed in, so that everything else runs without a GPU. Called by `runtime/runner.py`.
 """
 
 from array import array

@@ -16,9 +16,8 @@ GREEDY = SampleSpec(SamplingParams(temperature=0), seed=0, choice=0, position=0)
 DRAWN = SampleSpec(
     SamplingParams(temperature=1.0, top_k=20, top_p=0.9, min_p=0.05), seed=0, choice=0, position=0
 )
-MOST = SampleSpec(
-    DRAWN.params.replace(logprobs=MAX_LOGPROBS), seed=0, choice=0, position=0
-)  # takes most memory
+# Takes most memory.
+MOST = SampleSpec(DRAWN.params.replace(logprobs=MAX_LOGPROBS), seed=0, choice=0, position=0)
 FEW_QUERIES = 16  # the end of a prompt whose beginning is cached
 SHORTEST_CONTEXT = 256  # tokens; contexts grow fourfold from here
 TOKEN = 0

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from llmcli.text.tokenizer import Tokenizer
 
-MAX_KEPT = (
-    256  # compiled forms, in memory only: as many as sequences run, so that none is compiled again for them
-)
+# Compiled forms, in memory only: as many as sequences run, so that none is compiled again for them.
+MAX_KEPT = 256
 MAX_LEXER_STATES = 50_000  # of one matcher, at 1 to 2 KB each
 MARK_TOKENS = 32  # more than a mark has
 # White space between the parts of JSON, as people write it: without a bound a weak model may write nothing else.
@@ -75,9 +74,8 @@ class Matcher:
 
     def _look(self) -> None:
         compiled = self._compiled
-        if (
-            self._wait is not None and self._opening is None
-        ):  # anything but an end, as nothing of the form is there
+        if self._wait is not None and self._opening is None:
+            # Anything but an end, as nothing of the form is there.
             self.allowed = bytes(255 ^ byte for byte in self._ends) if not self.allowed else self.allowed
             return
         if not compiled.is_stopped():

@@ -124,9 +124,8 @@ def _less(params: SamplingParams, num_tokens: int) -> SamplingParams | None:
     form = params.structured
     return replace(
         params,
-        structured=None
-        if form is None
-        else form.at_once(),  # the mark that it waited for is in the prompt now
+        # The mark that it waited for is in the prompt now.
+        structured=None if form is None else form.at_once(),
         max_tokens=None if params.max_tokens is None else params.max_tokens - num_tokens,
         min_tokens=max(0, params.min_tokens - num_tokens),
     )

@@ -57,9 +57,8 @@ class TritonInt4Linear:
         self._num_sms = gpu.num_sms
         self._unpack = unpack_for(gpu) if unpack is None else unpack
         self._panel: Tensor | None = None
-        self._largest = (
-            0  # bytes that a panel of any matrix may need: one that a captured graph reads must stay
-        )
+        # Bytes that a panel of any matrix may need: one that a captured graph reads must stay.
+        self._largest = 0
 
     @property
     def panel_bytes(self) -> int:

@@ -90,7 +90,7 @@ class Heads:
 
 @dataclass(frozen=True, eq=False)
 class Unrotated:
-    """What a kernel makes q, and the last key and value of each sequence, of: all that `rope_kv_write` takes.
+    """What q, and the last key and value of each sequence, are made of: values and rotation of `rope_kv_write`.
 
     Attributes:
         parts: [S, T, (HQ + 2 HKV) · D], summands of the merged qkv in float32, or itself where S is 1.
